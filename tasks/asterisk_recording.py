@@ -1,10 +1,11 @@
-"""A recording's file in Asterisk: streamed through ARI and encoded as MP3 or WAV."""
+"""A recording's file in Asterisk, or both files in stereo: streamed through ARI and encoded as MP3 or WAV."""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 from urllib.parse import quote
 
@@ -20,23 +21,24 @@ CHUNK_BYTES = 64 * 1024
 CONNECT_S, ANSWER_S = 5.0, 30.0
 MAX_HEADER_BYTES = 4096
 BIT_RATES = {8000: 32, 16000: 48}
-"""kbit/s by sample rate in Hz: narrowband and wideband telephone audio."""
+"""kbit/s of a channel by sample rate in Hz: narrowband and wideband telephone audio."""
 CONTENT_TYPES = {"mp3": "audio/mpeg", "wav": "audio/wav"}
 
 
 class PcmStream:
-    """A stream of 16-bit mono samples at `rate` Hz, about `expected` bytes in all."""
+    """A stream of 16-bit samples of `channels` channels at `rate` Hz, about `expected` bytes in all."""
 
-    def __init__(self, rate: int, expected: int, chunks: Iterator[bytes]) -> None:
+    def __init__(self, rate: int, expected: int, chunks: Iterator[bytes], channels: int = 1) -> None:
         self.rate = rate
         self.expected = expected
+        self.channels = channels
         self._chunks = chunks
         self.read = 0
 
     @property
     def duration_ms(self) -> int:
         """Return the duration of what has been read so far."""
-        return round(self.read / 2 * 1000 / self.rate)
+        return round(self.read / 2 / self.channels * 1000 / self.rate)
 
     def __iter__(self) -> Iterator[bytes]:
         odd = b""
@@ -45,6 +47,34 @@ class PcmStream:
             odd = whole[len(whole) & ~1 :]
             self.read += len(whole) - len(odd)
             yield whole[: len(whole) - len(odd)]
+
+
+def in_stereo(left: PcmStream, right: PcmStream) -> PcmStream:
+    """Return the stream of two channels; the shorter one ends with silence. Raises RecordingFailed."""
+    if left.rate != right.rate:
+        raise RecordingFailed(f"the two files of the recording differ in their rate: {left.rate} and {right.rate} Hz")
+    expected = max(left.expected & ~1, right.expected & ~1) * 2
+    return PcmStream(left.rate, expected, _interleaved(left, right), channels=2)
+
+
+def _interleaved(left: PcmStream, right: PcmStream) -> Iterator[bytes]:
+    streams, kept = (iter(left), iter(right)), [b"", b""]
+    ended = [False, False]
+    while True:
+        for n, stream in enumerate(streams):
+            while not kept[n] and not ended[n]:
+                chunk = next(stream, None)
+                ended[n], kept[n] = chunk is None, chunk or b""
+        if not (kept[0] or kept[1]):
+            return
+        # An ended stream is silent from here on.
+        size = min(len(part) for n, part in enumerate(kept) if part)
+        samples = array("h", bytes(size * 2))
+        for n, part in enumerate(kept):
+            if part:
+                samples[n::2] = array("h", part[:size])
+                kept[n] = part[size:]
+        yield samples.tobytes()
 
 
 class AsteriskRecordings:
@@ -73,6 +103,25 @@ class AsteriskRecordings:
                 yield _tape(chunks, length)
             except (requests.RequestException, HTTPError, OSError) as error:
                 raise RecordingFailed(f"Asterisk stopped sending the recording: {error}") from error
+
+    @contextmanager
+    def open_streams(self, names: Sequence[RecordingName]) -> Iterator[PcmStream]:
+        """Open the files of a recording as one stream: of a single file, or of the left and the right channel.
+
+        A channel without a file is silent. Raises RecordingMissing if no file exists.
+        """
+        with ExitStack() as opened:
+            found: list[PcmStream | None] = []
+            for name in names:
+                try:
+                    found.append(opened.enter_context(self.open_stream(name)))
+                except RecordingMissing:
+                    found.append(None)
+            known = next((stream for stream in found if stream is not None), None)
+            if known is None:
+                raise RecordingMissing("Asterisk has no such recording")
+            whole = [stream or PcmStream(known.rate, 0, iter(())) for stream in found]
+            yield in_stereo(*whole) if len(whole) == 2 else whole[0]
 
     def delete(self, name: RecordingName) -> None:
         with self._request("DELETE", "stored", name):
@@ -141,12 +190,12 @@ class Mp3Encoder:
     def __init__(self, tape: PcmStream) -> None:
         self._lame = lameenc.Encoder()
         self._lame.silence()
-        self._lame.set_channels(1)
+        self._lame.set_channels(tape.channels)
         self._lame.set_in_sample_rate(tape.rate)
         self._lame.set_out_sample_rate(tape.rate)
-        self._lame.set_bit_rate(BIT_RATES.get(tape.rate, 64))
+        self._lame.set_bit_rate(BIT_RATES.get(tape.rate, 64) * tape.channels)
         self._lame.set_quality(5)
-        self._fed = False
+        self._fed, self._channels = False, tape.channels
 
     def start(self) -> bytes:
         return b""
@@ -159,17 +208,18 @@ class Mp3Encoder:
     def finish(self) -> bytes | bytearray:
         if not self._fed:
             # Players refuse an empty file, so it gets some silence.
-            self.feed(bytes(2 * 1152))
+            self.feed(bytes(2 * 1152 * self._channels))
         encoded: bytearray = self._lame.flush()
         return encoded
 
 
 class WavEncoder:
     def __init__(self, tape: PcmStream) -> None:
-        size = tape.expected & ~1
+        size, frame = tape.expected & ~1, 2 * tape.channels
         self._head = struct.pack(
             "<4sI4s4sIHHIIHH4sI",
-            *(b"RIFF", min(36 + size, 0xFFFFFFFF), b"WAVE", b"fmt ", 16, 1, 1, tape.rate, tape.rate * 2, 2, 16),
+            *(b"RIFF", min(36 + size, 0xFFFFFFFF), b"WAVE", b"fmt ", 16, 1, tape.channels),
+            *(tape.rate, tape.rate * frame, frame, 16),
             *(b"data", min(size, 0xFFFFFFFF)),
         )
 

@@ -15,7 +15,6 @@ from typing import Any
 import structlog
 from msgspec import json, structs
 
-from ari_conf.core.ids import RecordingName
 from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.errors import RecordingFailed, RecordingMissing
 from ari_conf.queues import partitioned_queue
@@ -39,6 +38,8 @@ KEPT, KEPT_MS = 100_000, 10 * 365 * 24 * 3600 * 1000
 """Limits of the dead letters: entries, and milliseconds. They stay listed for ten years."""
 
 
+FINISH_POLLS, FINISH_POLL_S = 20, 0.1
+UNFINISHED = "Asterisk has not finished the recording yet"
 INTERRUPTED = "the worker is stopping, or its lease has expired"
 
 
@@ -112,25 +113,43 @@ def _store(worker: AttemptContext, job: StoreJob) -> None:
             bucket = Bucket(settings())
             document = bucket.get_json(sidecar_key(job)) or _uploaded(worker, job, asterisk, bucket)
             raise_if_interrupted(worker)
-            asterisk.delete(_name(job))
+            _delete(job, asterisk)
             _publish_stored(worker, job, document)
         else:
-            asterisk.delete(_name(job))
+            _delete(job, asterisk)
     finally:
         asterisk.close()
 
 
 def _discard(job: StoreJob, asterisk: AsteriskRecordings) -> None:
     """Delete the file in Asterisk: the account is being removed together with its data."""
-    if asterisk.is_live(_name(job)):
-        raise RecordingFailed("Asterisk has not finished the recording yet")
+    if _is_live(job, asterisk):
+        raise RecordingFailed(UNFINISHED)
     with suppress(RecordingMissing):
-        asterisk.delete(_name(job))
+        _delete(job, asterisk)
     log.info("recording discarded", **_named(job))
 
 
-def _name(job: StoreJob) -> RecordingName:
-    return RecordingName(job.auth_id, job.conference_id, job.recording_id)
+def _delete(job: StoreJob, asterisk: AsteriskRecordings) -> None:
+    for name in job.names:
+        asterisk.delete(name)
+
+
+def _is_live(job: StoreJob, asterisk: AsteriskRecordings) -> bool:
+    return any(asterisk.is_live(name) for name in job.names)
+
+
+def _wait_until_finished(worker: AttemptContext, job: StoreJob, asterisk: AsteriskRecordings) -> None:
+    """Wait until Asterisk has finished the recording. That of a call is handed over at the hangup, a moment before.
+
+    Raises RecordingFailed if it takes longer than that moment."""
+    for left in reversed(range(FINISH_POLLS if job.tracks else 1)):
+        if not _is_live(job, asterisk):
+            return
+        raise_if_interrupted(worker)
+        if left:
+            time.sleep(FINISH_POLL_S)
+    raise RecordingFailed(UNFINISHED)
 
 
 def _uploaded(worker: AttemptContext, job: StoreJob, asterisk: AsteriskRecordings, bucket: Bucket) -> dict[str, Any]:
@@ -146,12 +165,11 @@ def _uploaded(worker: AttemptContext, job: StoreJob, asterisk: AsteriskRecording
 
 def _upload(worker: AttemptContext, job: StoreJob, asterisk: AsteriskRecordings, bucket: Bucket) -> dict[str, Any]:
     """Upload the file and return its sidecar, which is then in the bucket too."""
-    if asterisk.is_live(_name(job)):
-        raise RecordingFailed("Asterisk has not finished the recording yet")
+    _wait_until_finished(worker, job, asterisk)
     key = object_key(job.auth_id, job.recording_id, job.start_ms, job.file_format)
     bucket.abort_uploads(key)
     began = time.monotonic()
-    with asterisk.open_stream(_name(job)) as tape:
+    with asterisk.open_streams(job.names) as tape:
         encoder = ENCODERS[job.file_format](tape)
         upload = bucket.upload(key, CONTENT_TYPES[job.file_format], metadata(job))
         try:
@@ -196,6 +214,7 @@ def _publish_stored(worker: AttemptContext, job: StoreJob, document: dict[str, A
         record_url=job.record_url,
         numbers=_numbers(job, document),
         callback=job.callback[:2] if job.callback else None,
+        by_api=bool(job.tracks and job.callback and "api_id" in dict(job.callback[2])),
     )
     more = {"RecordingDuration": str(round(duration_ms / 1000)), "RecordingDurationMs": str(duration_ms)}
     jobs.add(worker.redis, stored, jobs.record_callback(job, more, now_ms), _transcription(job, now_ms))
@@ -223,14 +242,15 @@ def _transcription(job: StoreJob, now_ms: int) -> tuple[str, bytes] | None:
 def _lost(claimed: ClaimedEntry, job: StoreJob) -> Disposition:
     """Return a dead letter with a problem: the recording exists neither in Asterisk nor in the bucket."""
     log.error("recording lost", **_named(job), reason=job.error)
-    text = f"recording {job.recording_id} of conference {job.conference_name!r} is lost: {job.error}"
+    text = f"recording {job.recording_id} of {job.title} is lost: {job.error}"
     report = Problem(time.time_ns() // 1_000_000, job.call_uuid, ProblemKind.RECORDING_LOST, text)
     problem = AccountProblem(problems_key(job.auth_id), encoded(report), settings().problems_kept)
     return partitioned_queue.dead_letter(claimed, json.encode(job), KEPT, KEPT_MS, problem, str(job.error))
 
 
 def _named(job: StoreJob) -> dict[str, str]:
-    return {"recording_id": job.recording_id, "auth_id": job.auth_id, "conference_id": job.conference_id}
+    of = {"conference_id": job.conference_id} if job.conference_id else {"call_uuid": job.call_uuid}
+    return {"recording_id": job.recording_id, "auth_id": job.auth_id, **of}
 
 
 app.register_task(RecordingTask())

@@ -31,7 +31,7 @@ def speaker_turns(
     def ended() -> None:
         if said:
             text = " ".join(word.text for word in said)
-            whose = {"member_id": speaker, "from": numbers.get(speaker or 0, "")}
+            whose = {"member_id": speaker, "from": numbers.get(speaker, "") if speaker is not None else ""}
             found.append({"start_ms": said[0].start_ms, "end_ms": said[-1].end_ms, **whose, "text": text})
         said.clear()
 

@@ -233,7 +233,7 @@ def _callback(
         ("recording_id", stored.recording_id),
         ("error", error or ""),
     )
-    post = PostCallback(stored.conference_id, stored.auth_id, job.url, job.method, params)
+    post = PostCallback(stored.conference_id or stored.call_uuid, stored.auth_id, job.url, job.method, params)
     return [outbox.enqueue_item(post, time.time_ns() // 1_000_000, outbox.MAX_TRANSCRIPTION_BYTES)]
 
 

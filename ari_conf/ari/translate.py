@@ -178,10 +178,10 @@ def _decode_playback_event(kind: str, message: Mapping[str, Any]) -> ev.Event | 
 def _decode_recording_event(kind: str, message: Mapping[str, Any]) -> ev.Event | None:
     match message.get("recording"):
         case {"name": str(name)} if (found := ids.parse_recording_name(name)) is not None:
+            named, of_call = (found.conference_id, found.recording_id), (found.call_uuid, found.track)
             if kind == "RecordingStarted":
-                return ev.RecordingStarted(found.conference_id, found.recording_id)
-            failed = kind == "RecordingFailed"
-            return ev.RecordingFinished(found.conference_id, found.recording_id, failed=failed)
+                return ev.RecordingStarted(*named, False, *of_call)
+            return ev.RecordingFinished(*named, kind == "RecordingFailed", *of_call)
     return None
 
 
@@ -230,8 +230,10 @@ def to_requests(effect: do.AsteriskEffect, app: str = "") -> tuple[Request, ...]
     match effect:
         case do.CreateChannel():
             return (_creation_request(effect, app),)
-        case do.CreateBridge() | do.DestroyBridge() | do.StartRecording() | do.StopRecording():
+        case do.CreateBridge() | do.DestroyBridge():
             return (_bridge_request(effect),)
+        case do.StartRecording() | do.StopRecording():
+            return (_recording_request(effect),)
         case do.PlayMedia() | do.StopPlayback():
             return (_playback_request(effect),)
         case do.AddChannel() | do.RemoveChannel():
@@ -297,7 +299,7 @@ def _membership_request(effect: do.AddChannel | do.RemoveChannel) -> Request:
             return Request("POST", path("bridges", bridge_id, "removeChannel"), query, over="http")
 
 
-def _bridge_request(effect: do.CreateBridge | do.DestroyBridge | do.StartRecording | do.StopRecording) -> Request:
+def _bridge_request(effect: do.CreateBridge | do.DestroyBridge) -> Request:
     match effect:
         case do.CreateBridge(bridge_id):
             # dtmf_events: without it, two members that are bridged send the server no digits. video_sfu (without any
@@ -307,19 +309,30 @@ def _bridge_request(effect: do.CreateBridge | do.DestroyBridge | do.StartRecordi
         case do.DestroyBridge(bridge_id):
             # On the WebSocket, requests run sequentially, as deletes of bridges must (asterisk#211, #1201).
             return Request("DELETE", path("bridges", bridge_id))
-        case do.StartRecording(bridge_id, recording_id, auth_id, wideband):
-            name = _recording_name(auth_id, bridge_id, recording_id)
+
+
+def _recording_request(effect: do.StartRecording | do.StopRecording) -> Request:
+    name = str(ids.recording_name(effect.source_id, effect.auth_id, effect.recording_id))
+    is_of_call = ids.call_of(effect.source_id) is not None
+    match effect:
+        case do.StartRecording(source_id, _, _, wideband):
             query = {"name": name, "format": "wav", "ifExists": "fail"}
             if wideband:
-                query |= {"format": "wav16", "recorder_format": "slin16"}
-            return Request("POST", path("bridges", bridge_id, "record"), query, over="http")
-        case do.StopRecording(bridge_id, recording_id, auth_id):
-            name = _recording_name(auth_id, bridge_id, recording_id)
+                query["format"] = "wav16"
+                # A channel is recorded at the rate of the file.
+                query |= {} if is_of_call else {"recorder_format": "slin16"}
+            kind = "channels" if is_of_call else "bridges"
+            return Request("POST", path(kind, source_id, "record"), query, over="http")
+        case do.StopRecording(source_id) if is_of_call:
+            # The recording ends with the snoop channel, whose only purpose it was.
+            return Request("DELETE", path("channels", source_id))
+        case do.StopRecording():
             return Request("POST", path("recordings", "live", name, "stop"), over="http")
 
 
-def _recording_name(auth_id: str, bridge_id: str, recording_id: str) -> str:
-    return str(ids.RecordingName(auth_id, ids.conference_of(bridge_id) or "", recording_id))
+def snoop_request(source_id: str, snoop: do.Snoop, app: str) -> Request:
+    """Return the request for the snoop channel `source_id`, which enters the Stasis application `app`."""
+    return Request("POST", path("channels", snoop.channel_id, "snoop", source_id), {"spy": snoop.direction, "app": app})
 
 
 def _playback_request(effect: do.PlayMedia | do.StopPlayback) -> Request:

@@ -75,7 +75,9 @@ class AbortHandler:
         subject = event.effect if isinstance(event, ev.EffectFailed) else event
         found = [getattr(subject, name, "") for name in ("call_uuid", "conference_id")]
         found.append(self._registry.call_by_channel.get(getattr(subject, "channel_id", ""), ""))
-        owned = [ids.parse(getattr(subject, name, "")) for name in ("playback_id", "fetch_id", "bridge_id")]
+        owned = [
+            ids.parse(getattr(subject, name, "")) for name in ("playback_id", "fetch_id", "bridge_id", "source_id")
+        ]
         found += [owned_id.owner for owned_id in owned if owned_id is not None]
         return {owner_id for owner_id in found if owner_id in self._registry}
 

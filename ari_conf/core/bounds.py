@@ -12,6 +12,7 @@
 | patterns of one digitsMatch, of 100 digits each | MAX_PATTERNS | the attribute is not allowed |
 | digits of one sendDigits, DTMF element or request | 100 | it is not allowed |
 | a member's digits that may still become a match | the longest pattern | they are decided: match or no match |
+| recordings of one call at a time | MAX_CALL_RECORDINGS | 409; of an element: it is skipped, and a problem says so |
 | digits of one GetDigits | MAX_DIGITS | the input is complete |
 | X-PH- headers of a call, as JSON | MAX_HEADER_BYTES | the rest is left out, and a problem says so |
 | problems of one step | the warnings of a document, or one for each member | |
@@ -28,6 +29,8 @@ MAX_QUEUED_CALLS = 2000
 MAX_SOUNDS = 20
 MAX_TRANSFERS = 70
 """As many as Plivo allows."""
+MAX_CALL_RECORDINGS = 4
+"""Each has one or two channels in Asterisk."""
 MAX_PATTERNS = 1000
 """Each key that a member presses is compared with every pattern."""
 MAX_DIGITS = 1000

@@ -130,6 +130,27 @@ class SendDigitsToCall(Frozen):
     legs: Legs = "aleg"
 
 
+class RecordCall(Frozen):
+    recording_id: str
+    file_format: Literal["mp3", "wav"] = "mp3"
+    stereo: bool = True
+    """The caller on the left channel, and what they hear on the right one. False: both mixed."""
+    time_limit: int = 60
+    """Seconds."""
+    callback_url: str | None = None
+    callback_method: str = "POST"
+    transcription_type: str | None = None
+    transcription_url: str | None = None
+    transcription_method: str = "POST"
+    transcription_language: str | None = None
+    """None: the account's language."""
+
+
+class StopRecordingCall(Frozen):
+    url: str | None = None
+    """RecordUrl of the recording to stop. None: all that the API has started."""
+
+
 class HangUpCalls(Frozen):
     """Hangup of the account's calls: of whole conferences first, until at least `at_most` calls are being hung up. The
     reply says how many calls are left."""
@@ -178,7 +199,7 @@ class ForConference(Frozen):
     command: ConferenceCommand
 
 
-CallCommand = HangUpCall | Transfer | PlayToCall | StopPlayingToCall | SendDigitsToCall
+CallCommand = HangUpCall | Transfer | PlayToCall | StopPlayingToCall | SendDigitsToCall | RecordCall | StopRecordingCall
 LiveCommand = Transfer | PlayToCall | StopPlayingToCall | SendDigitsToCall
 """Commands that `calls/live_commands.py` applies."""
 

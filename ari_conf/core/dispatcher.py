@@ -24,6 +24,7 @@ from ari_conf.core.messages import (
     Admitted,
     AttendanceNoted,
     CallbackRequested,
+    CallRecordingRequested,
     DialMusicChanged,
     DigitsDue,
     HangupRequested,
@@ -128,6 +129,10 @@ class Dispatcher:
         params = self._registry.calls[message.call_uuid].standard_params("ConferenceRecord")
         self._registry.conferences[message.conference_id].set_recording_params(message.recording_id, params)
         return []
+
+    def _on_call_recording_requested(self, message: CallRecordingRequested, now: int) -> Outputs:
+        registry = self._registry
+        return self._touch_call(message.call_uuid).on_recording_named(registry.new_id(), registry.public_url, now)
 
     def _on_attendance_noted(self, message: AttendanceNoted, now: int) -> Outputs:
         call = self._registry.calls[message.call_uuid]
@@ -269,6 +274,7 @@ MESSAGE_HANDLERS: dict[type, Callable[[Dispatcher, Any, int], Outputs]] = {
     DigitsDue: Dispatcher._on_digits_due,
     SoundDocumentRequested: Dispatcher._on_sound_document_requested,
     RecordingRequested: Dispatcher._on_recording_requested,
+    CallRecordingRequested: Dispatcher._on_call_recording_requested,
     AttendanceNoted: Dispatcher._on_attendance_noted,
 }
 """Handlers of all messages except CallbackRequested, which `Dispatcher._dispatch` handles."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+import msgspec
+
 from ari_conf.core.elements import Play, Speak
 from ari_conf.core.frozen import Frozen
 from ari_conf.core.problem_kinds import ProblemKind
@@ -173,19 +175,37 @@ class DestroyBridge(Frozen):
     bridge_id: str
 
 
+# Effects on a recording in Asterisk.
+
+
+class Snoop(Frozen):
+    """Snoop channel, which hears what another channel does: what is recorded of a call."""
+
+    channel_id: str
+    """Channel of the call."""
+    direction: Literal["in", "out", "both"]
+    """in: what the caller says. out: what they hear. both: the two mixed."""
+
+
 class StartRecording(Frozen):
     # Asterisk answers 409 to a second request, so the effect runner retries this one with more care.
     retry_on_disconnect: ClassVar[bool] = False
-    bridge_id: str
+    source_id: str
+    """Bridge that is recorded, or snoop channel, which is created before."""
     recording_id: str
     auth_id: str
     wideband: bool = False
     """Sample rate of 16 kHz; otherwise 8 kHz."""
+    snoop: Snoop | None = None
+    """None: the source is a bridge."""
 
 
 class StopRecording(Frozen):
+    """End of a recording; a snoop channel that was recorded is hung up."""
+
     retry_on_disconnect: ClassVar[bool] = True
-    bridge_id: str
+    source_id: str = msgspec.field(name="bridge_id")
+    """As in `StartRecording`. Calls and conferences remember the effect under the older name."""
     recording_id: str
     auth_id: str
 
@@ -345,9 +365,10 @@ class StoreRecording(Frozen):
     recording_id: str
     auth_id: str
     conference_id: str
+    """Empty, like the name: the recording of a call."""
     conference_name: str
     call_uuid: str
-    """Call whose element requested the recording."""
+    """Call whose element requested the recording, or that is recorded itself."""
     record_url: str
     file_format: str
     start_ms: int
@@ -365,6 +386,8 @@ class StoreRecording(Frozen):
     """Asterisk reported that the recording failed: the file may not exist."""
     transcription_language: str | None = None
     """None: the account's language."""
+    tracks: tuple[str, ...] = ()
+    """Tracks of a call's recording: one is stored as mono, two as the left and right channel. Empty: a conference's."""
 
 
 class ReportProblem(Frozen):

@@ -333,6 +333,36 @@ class DTMF(Frozen):
     """False: the next element runs once all digits are sent."""
 
 
+class Record(Frozen):
+    action: Annotated[str | None, url] = None
+    method: Annotated[str, http_method] = "POST"
+    file_format: Annotated[str, one_of("mp3", "wav")] = "mp3"
+    redirect: Annotated[bool, boolean] = True
+    timeout: Annotated[int, integer(1)] = 15
+    """Seconds of silence that end the recording."""
+    max_length: Annotated[int, integer(1)] = 60
+    """Seconds."""
+    finish_on_key: Annotated[str, finish_keys] = "#"
+    """Keys that end the recording; empty: no key does."""
+    play_beep: Annotated[bool, boolean] = True
+    record_session: Annotated[bool, boolean] = False
+    start_on_dial_answer: Annotated[bool, boolean] = False
+    record_channel_type: Annotated[str, one_of("mono", "stereo")] = "stereo"
+    """Only of a recording in the background; one of the caller's voice alone is mono."""
+    transcription_type: Annotated[str | None, transcription] = None
+    transcription_url: Annotated[str | None, url] = None
+    transcription_method: Annotated[str, http_method] = "POST"
+    transcription_language: Annotated[str | None, spoken_language] = None
+    """None: the account's language."""
+    callback_url: Annotated[str | None, url] = None
+    callback_method: Annotated[str, http_method] = "POST"
+
+    @property
+    def in_background(self) -> bool:
+        """Return True if the document goes on while the call is recorded."""
+        return self.record_session or self.start_on_dial_answer
+
+
 class PreAnswer(Frozen):
     children: tuple[Prompt | GetDigits | GetInput | DTMF | Redirect, ...] = ()
 
@@ -369,10 +399,11 @@ class Conference(Frozen):
     send_digits: Annotated[str, digits_and_pauses] = ""
 
 
-Element = Play | Speak | Wait | Hangup | Redirect | GetDigits | GetInput | DTMF | PreAnswer | Conference
+Element = Play | Speak | Wait | Hangup | Redirect | GetDigits | GetInput | DTMF | Record | PreAnswer | Conference
 
 IGNORED_ATTRIBUTES = {
     "Conference": ("recordWhenAlone", "beep"),
+    "Record": ("transcriptionReportType",),
     "GetInput": (
         *("speechEndTimeout", "speechModel", "hints", "language", "interimSpeechResultsCallback"),
         *("interimSpeechResultsCallbackMethod", "profanityFilter"),
@@ -381,5 +412,10 @@ IGNORED_ATTRIBUTES = {
 """Attributes that are accepted without a warning and have no effect: undocumented ones in SDKs, and those of speech
 input, which SDKs write with their defaults."""
 
-UNSUPPORTED_ELEMENTS = ("Dial", "Number", "User", "Record", "Message", "MultiPartyCall", "Stream")
+UNSUPPORTED_ELEMENTS = ("Dial", "Number", "User", "Message", "MultiPartyCall", "Stream")
 """Plivo's elements that are not supported: the parser skips them with a warning that names them."""
+INSTEAD = {
+    "Message": "text messages need a provider of their own; let the application send them",
+    "MultiPartyCall": "use Conference",
+}
+"""Advice for the warning of an unsupported element."""

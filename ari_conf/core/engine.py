@@ -15,10 +15,18 @@ from ari_conf.core import events as ev
 from ari_conf.core import ids
 from ari_conf.core.abort import AbortHandler
 from ari_conf.core.bounds import MAX_QUEUED_CALLS
-from ari_conf.core.calls import live_commands
+from ari_conf.core.calls import call_recording, live_commands
 from ari_conf.core.calls.call import Call
 from ari_conf.core.calls.call_state import CallState
-from ari_conf.core.commands import ForAccount, ForCall, HangUpCall, HangUpCalls, PlaceCalls
+from ari_conf.core.commands import (
+    ForAccount,
+    ForCall,
+    HangUpCall,
+    HangUpCalls,
+    PlaceCalls,
+    RecordCall,
+    StopRecordingCall,
+)
 from ari_conf.core.conferences.command_handler import error_reply, handle_command, hang_up_all
 from ari_conf.core.conferences.conference_state import ClaimState
 from ari_conf.core.dial_pace import DialPace
@@ -228,6 +236,16 @@ class Engine:
         conference = self.registry.conference_of_bridge(bridge_id)
         return self._to_conference(conference.conference_id, event, now) if conference is not None else []
 
+    def _to_recorded(self, source_id: str, event: ev.Event, now: int) -> Outputs:
+        """Deliver an event about what is recorded: a bridge, or a call by its snoop channel."""
+        call_uuid = ids.call_of(source_id)
+        return self._to_call(call_uuid, event, now) if call_uuid else self._to_conference_of(source_id, event, now)
+
+    def _route_recording(self, event: ev.RecordingStarted | ev.RecordingFinished, now: int) -> Outputs:
+        if event.call_uuid:
+            return self._to_call(event.call_uuid, event, now)
+        return self._to_conference(event.conference_id, event, now)
+
     def _route_by_conference(self, event: _ConferenceEvent, now: int) -> Outputs:
         return self._to_conference(event.conference_id, event, now)
 
@@ -354,6 +372,9 @@ class Engine:
         if isinstance(addressed.command, HangUpCall):
             return [*self._hang_up_call(call, now), CommandReply(command_id, HTTPStatus.NO_CONTENT)]
         self.registry.touched.add(call.call_uuid)
+        if isinstance(addressed.command, RecordCall | StopRecordingCall):
+            public_url = self.registry.public_url
+            return call_recording.handle_command(call, command_id, addressed.command, public_url, now)
         member = self.registry.member_of(call)
         queued = len(member.private_playback.queue) if member is not None else 0
         out = live_commands.handle_command(call, queued, command_id, addressed.command, now)
@@ -441,8 +462,10 @@ class Engine:
         match effect:
             case AddChannel(_, bridge_id) | RemoveChannel(_, bridge_id):
                 return self._to_conference_of(bridge_id, event, now)
-            case CreateBridge(bridge_id) | DestroyBridge(bridge_id) | StartRecording(bridge_id):
+            case CreateBridge(bridge_id) | DestroyBridge(bridge_id):
                 return self._to_conference_of(bridge_id, event, now)
+            case StartRecording(source_id):
+                return self._to_recorded(source_id, event, now)
             case PlayMedia(target, playback_id):
                 # The sound is skipped. If it may have started, it must not continue behind the next sound.
                 doubtful = not (event.target_gone or event.refused)
@@ -480,12 +503,15 @@ class Engine:
             self.registry.retries.settled(effect)
         elif self._is_wanted(effect):
             self.registry.retries.failed(effect, now)
-        return self._to_conference_of(effect.bridge_id, event, now) if isinstance(effect, StopRecording) else []
+        return self._to_recorded(effect.source_id, event, now) if isinstance(effect, StopRecording) else []
 
     def _is_wanted(self, effect: RetriableEffect) -> bool:
         """Return whether the effect is still wanted; otherwise a later request has replaced it."""
         if isinstance(effect, HangUp | DestroyBridge):
             return not self._is_awaited(effect)
+        if isinstance(effect, StopRecording) and (call_uuid := ids.call_of(effect.source_id)) is not None:
+            # Also if the recording counts as stopped: more of the call must not be recorded. It ends with the call.
+            return call_uuid in self.calls
         return self._has_owner(target_of(effect)) and self.registry.wanted(effect) == effect
 
     def _retry_requests(self, now: int) -> list[Effect]:
@@ -523,7 +549,7 @@ def _placed_body(placed: tuple[CallToPlace, ...], *, is_queued: bool) -> tuple[R
 
 
 _DialEvent = ev.ChannelRinging | ev.ChannelProgress | ev.ChannelAnswered | ev.DialUnconfirmed
-_ConferenceEvent = ev.NameClaimed | ev.NameTaken | ev.RecordingStarted | ev.RecordingFinished
+_ConferenceEvent = ev.NameClaimed | ev.NameTaken
 _BridgeEvent = ev.ChannelEnteredBridge | ev.ChannelLeftBridge | ev.BridgeCreated | ev.BridgeDestroyed
 _PlaybackEvent = ev.SoundPrepared | ev.SoundFailed | ev.PlaybackStarted | ev.PlaybackFinished
 _PhoneEvent = ev.PhoneHeld | ev.PhoneResumed | ev.StreamSeen | ev.AudioStopped | ev.NothingSent
@@ -547,6 +573,8 @@ EVENT_HANDLERS: dict[type, Callable[[Engine, Any, int], Outputs]] = {
     ev.LineMeasured: Engine._on_line_measured,
     **dict.fromkeys(get_args(_ListeningEvent), Engine._route_to_call_of),
     **dict.fromkeys(get_args(_DialEvent), Engine._route_to_call),
+    ev.RecordingStarted: Engine._route_recording,
+    ev.RecordingFinished: Engine._route_recording,
     **dict.fromkeys(get_args(_PhoneEvent), Engine._route_by_phone),
     **dict.fromkeys(get_args(_ConferenceEvent), Engine._route_by_conference),
     **dict.fromkeys(get_args(_BridgeEvent), Engine._route_by_bridge),

@@ -248,12 +248,19 @@ class RecordingStarted(Frozen):
     recording_id: str
     already_running: bool = False
     """Reconciliation found the recording running: it started earlier, while no server received events."""
+    call_uuid: str = ""
+    """Call that is recorded; empty: the conference is."""
+    track: str = ""
 
 
 class RecordingFinished(Frozen):
+    """End of a recording, or of one track of a call's recording."""
+
     conference_id: str
     recording_id: str
     failed: bool = False
+    call_uuid: str = ""
+    track: str = ""
 
 
 class DocumentFetched(Frozen):

@@ -115,24 +115,58 @@ def bridge_id(conference_id: str) -> str:
     return for_conference(conference_id, BRIDGE)
 
 
+def snoop_channel_id(call_uuid: str, recording_id: str, track: str) -> str:
+    """Return the id of the channel that listens to a call for one track of a recording."""
+    return for_call(call_uuid, RECORDING, recording_id, track)
+
+
 class RecordingName(NamedTuple):
-    """Name of a conference's recording in Asterisk; `str` returns its text. Asterisk has a folder for each account."""
+    """Name of a recording, or of a track of a call's recording, in Asterisk; `str` returns its text. Asterisk has a
+    folder for each account."""
 
     auth_id: str
     conference_id: str
+    """Empty: the recording of a call."""
     recording_id: str
     """RecordingID of the API and the callbacks."""
+    call_uuid: str = ""
+    track: str = ""
 
     def __str__(self) -> str:
+        if self.call_uuid:
+            return f"{self.auth_id}/{snoop_channel_id(self.call_uuid, self.recording_id, self.track)}"
         return f"{self.auth_id}/{for_conference(self.conference_id, RECORDING, self.recording_id)}"
 
 
 def parse_recording_name(text: str) -> RecordingName | None:
     """Return the parts of a recording's name in Asterisk; None if the server has not made it."""
     auth_id, _, owned_id = text.rpartition("/")
+    if not auth_id:
+        return None
     match parse(owned_id):
-        case OwnedId(OwnerKind.CONFERENCE, conference_id, None, (kind, recording_id)) if kind == RECORDING and auth_id:
+        case OwnedId(OwnerKind.CONFERENCE, conference_id, None, (kind, recording_id)) if kind == RECORDING:
             return RecordingName(auth_id, conference_id, recording_id)
+        case OwnedId(OwnerKind.CALL, call_uuid, None, (kind, recording_id, track)) if kind == RECORDING:
+            return RecordingName(auth_id, "", recording_id, call_uuid, track)
+    return None
+
+
+def recording_name(source_id: str, auth_id: str, recording_id: str) -> RecordingName:
+    """Return the name of the recording of a bridge or a snoop channel."""
+    found = parse_recording_name(f"{auth_id}/{source_id}")
+    return found or RecordingName(auth_id, conference_of(source_id) or "", recording_id)
+
+
+def recording_key(source_id: str, recording_id: str) -> str:
+    """Return what identifies a track: the snoop channel, which records one thing, or the recording of a bridge."""
+    return recording_id if call_of(source_id) is None else source_id
+
+
+def recorder_of(channel_id: str) -> tuple[str, str] | None:
+    """Return (call UUID, recording id) of a channel that listens for a recording, or None if it is no such channel."""
+    match parse(channel_id):
+        case OwnedId(OwnerKind.CALL, call_uuid, None, (kind, recording_id, _)) if kind == RECORDING:
+            return call_uuid, recording_id
     return None
 
 

@@ -10,17 +10,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ari_conf.core import ids
+from ari_conf.core.bounds import MAX_CALL_RECORDINGS
 from ari_conf.core.calls.call import Call
+from ari_conf.core.calls.call_recording import CallRecording
 from ari_conf.core.calls.call_state import UNANSWERED, CallState
 from ari_conf.core.calls.gather import Gather, GatherState
 from ari_conf.core.calls.live_media import LIVE, DigitSending
 from ari_conf.core.calls.machine_detection import MachineDetection
 from ari_conf.core.calls.outgoing import Outgoing
+from ari_conf.core.calls.record_element import RecordRun, RecordState
 from ari_conf.core.conferences.conference import Conference
 from ari_conf.core.conferences.conference_state import BridgeState, ClaimState
 from ari_conf.core.conferences.member import ConferenceSound, Member
 from ari_conf.core.conferences.member_state import MemberState
-from ari_conf.core.conferences.recording import Recording, RecordingState
+from ari_conf.core.conferences.recording import ConferenceRecording
 from ari_conf.core.effects import Target
 from ari_conf.core.elements import Conference as Element
 from ari_conf.core.elements import Wait
@@ -28,6 +31,7 @@ from ari_conf.core.ids import OwnerKind
 from ari_conf.core.playback.player import Player, PlayerState
 from ari_conf.core.playback.private_playback import PrivatePlayback
 from ari_conf.core.queued_sound import sounds_of
+from ari_conf.core.recording import RecordingState
 from ari_conf.core.request_params import plausible
 
 BRIDGES = {
@@ -68,11 +72,17 @@ def call_violations(call: Call) -> Iterator[str]:
         yield "its account"
     if call.state is not _implied_state(call):
         yield "its state"
+    if len(call.recordings) > MAX_CALL_RECORDINGS:
+        yield "the number of its recordings"
+    for recording_id, recording in call.recordings.items():
+        if recording.recording_id != recording_id:
+            yield "the recording's id"
+        yield from _call_recording_violations(recording, call)
     running = call.running
     if isinstance(running, Element) != (call.conference_id is not None):
         yield "its conference"
     if call.is_ending:
-        if isinstance(running, Player | Gather | DigitSending):
+        if isinstance(running, Player | Gather | DigitSending | RecordRun):
             yield "it is being hung up, but still runs an element"
         if call.live is not None and (call.live.playback.queue or call.live.digits or call.live.holds):
             yield "it is being hung up, but the API still plays or sends something"
@@ -105,6 +115,8 @@ def call_violations(call: Call) -> Iterator[str]:
     if call.transfer is not None and not call.in_conference:
         yield "a transfer that never begins"
     yield from _live_violations(call)
+    if isinstance(running, RecordRun):
+        yield from _record_violations(running, owner, call)
 
 
 def _live_violations(call: Call) -> Iterator[str]:
@@ -177,6 +189,31 @@ def _implied_state(call: Call) -> CallState:
     return CallState.IN_CONFERENCE if isinstance(call.running, Element) else CallState.RUNNING
 
 
+def _call_recording_violations(recording: CallRecording, call: Call) -> Iterator[str]:
+    whose = recording.auth_id, recording.call_uuid, recording.channel_id
+    if whose != (call.auth_id, call.call_uuid, call.channel_id):
+        yield "the recording's owner"
+    if not _is_id(recording.recording_id) or not plausible(recording.started_at, recording.ended_at):
+        yield "the recording's id or times"
+    if not recording.track_names or not recording.open_tracks:
+        yield "the recording's tracks"
+    stopping = recording.state is RecordingState.STOPPING
+    if recording.is_finished or recording.handed_over or (stopping and recording.deadline is None):
+        yield "the recording's state"
+
+
+def _record_violations(run: RecordRun, owner: str, call: Call) -> Iterator[str]:
+    if (run.owner, run.target) != (owner, call.target):
+        yield "the owner of what is recorded"
+    beeps = run.state is RecordState.BEEP
+    if not run.recording_id or beeps != (run.pending is not None) or beeps == (run.recording_id in call.recordings):
+        yield "what is recorded"
+    if (run.player is None) != (run.state is RecordState.STOPPING):
+        yield "the state of what is recorded"
+    elif run.player is not None:
+        yield from _player_violations(run.player, f"{owner}.{1 if beeps else 2}", call.target)
+
+
 def _gather_violations(gather: Gather, owner: str, target: Target) -> Iterator[str]:
     if (gather.owner, gather.target) != (owner, target):
         yield "the owner of the gathered digits"
@@ -243,7 +280,7 @@ def conference_violations(conference: Conference) -> Iterator[str]:
         yield from _recording_violations(recording, conference)
 
 
-def _recording_violations(recording: Recording, conference: Conference) -> Iterator[str]:
+def _recording_violations(recording: ConferenceRecording, conference: Conference) -> Iterator[str]:
     if recording.bridge_id != conference.bridge_id or recording.auth_id != conference.auth_id:
         yield "the recording's owner"
     if not recording.recording_id or not plausible(recording.started_at, recording.ended_at):

@@ -119,6 +119,12 @@ class RecordingRequested(Frozen):
     recording_id: str
 
 
+class CallRecordingRequested(Frozen):
+    """Request for the id and the URL of the recording that the call's Record element makes."""
+
+    call_uuid: str
+
+
 class AttendanceNoted(Frozen):
     """Attendance of a member in a recorded conference, in epoch ms; the dispatcher adds the call's numbers."""
 
@@ -144,6 +150,7 @@ Message = (
     | CallbackRequested
     | SoundDocumentRequested
     | RecordingRequested
+    | CallRecordingRequested
     | AttendanceNoted
 )
 MESSAGE_TYPES = frozenset(get_args(Message))

@@ -73,9 +73,9 @@ class ProblemKind(StrEnum):
     """So many packets between a member's phone and Asterisk are lost or late that the member, or the others, are hard
     to understand. Reported once in a membership."""
     RECORDING_FAILED = "recording_failed"
-    """A recording could not be started, or stopped unexpectedly. The conference continues."""
+    """A recording could not be started, or stopped unexpectedly. The conference or call continues."""
     RECORDING_INCOMPLETE = "recording_incomplete"
-    """A recording is stored without its callback, because the conference's state record could not be read."""
+    """A recording is stored without its callback, because the state of the conference or call could not be read."""
     RECORDING_LOST = "recording_lost"
     """A recording can't be stored: neither Asterisk nor the bucket has its file."""
     RECORDINGS_WAIT = "recordings_wait"

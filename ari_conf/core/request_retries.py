@@ -15,6 +15,7 @@ from ari_conf.core.backoff import retry_delay_ms
 from ari_conf.core.bounds import MAX_RETRIES_PER_STEP, MAX_RETRIES_PER_TARGET
 from ari_conf.core.calls.call import Call
 from ari_conf.core.calls.gather import Gather
+from ari_conf.core.calls.record_element import RecordRun
 from ari_conf.core.conferences.member import FLOOR_SILENCE_MS, Member
 from ari_conf.core.conferences.member_state import MemberState
 from ari_conf.core.effects import (
@@ -102,8 +103,8 @@ def target_of(effect: RetriableEffect) -> str:
     match effect:
         case StopPlayback(target):
             return target.id
-        case StopRecording(bridge_id) | DestroyBridge(bridge_id):
-            return bridge_id
+        case StopRecording(thing_id) | DestroyBridge(thing_id):
+            return thing_id
     return effect.channel_id
 
 
@@ -142,5 +143,5 @@ def _silence_ms(call: Call | None, member: Member | None) -> int | None:
     if member is not None:
         return FLOOR_SILENCE_MS if member.talk_detection_on else None
     running = call.running if call is not None else None
-    player = running.player if isinstance(running, Gather) else running
+    player = running.player if isinstance(running, Gather | RecordRun) else running
     return player.silence_ms if isinstance(player, Player) else None

@@ -324,7 +324,8 @@ def _warn_stray_text(text: str | None, where: str, warnings: _Warnings) -> None:
 
 def _warn_not_run(tag: str, where: str, allowed: tuple[str, ...], warnings: _Warnings) -> None:
     if tag in el.UNSUPPORTED_ELEMENTS:
-        warnings.skip(f"{tag} is not supported: it is skipped, including its content")
+        instead = f"; {el.INSTEAD[tag]}" if tag in el.INSTEAD else ""
+        warnings.skip(f"{tag} is not supported: it is skipped, including its content{instead}")
     elif tag in ELEMENT_PARSERS:
         instead = f" (only {', '.join(allowed)})" if allowed else ""
         warnings.skip(f"{tag} is not allowed in {where}{instead}: it is skipped")
@@ -493,6 +494,11 @@ def _parse_dtmf(node: Node, warnings: _Warnings) -> el.DTMF | None:
     return el.DTMF(digits, **attributes)
 
 
+def _parse_record(node: Node, warnings: _Warnings) -> el.Record:
+    _read_children(node, (), warnings)
+    return el.Record(**_read_attributes(node, el.Record, warnings))
+
+
 def _parse_pre_answer(node: Node, warnings: _Warnings) -> el.PreAnswer:
     allowed = "Speak", "Play", "Wait", "GetDigits", "GetInput", "DTMF", "Redirect"
     found = _read_children(node, allowed, warnings)
@@ -531,6 +537,7 @@ ELEMENT_PARSERS: dict[str, Callable[[Node, _Warnings], el.Element | None]] = {
     "GetDigits": _parse_get_digits,
     "GetInput": _parse_get_input,
     "DTMF": _parse_dtmf,
+    "Record": _parse_record,
     "PreAnswer": _parse_pre_answer,
     "Conference": _parse_conference,
 }

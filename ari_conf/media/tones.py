@@ -19,6 +19,8 @@ TONES: dict[str, tuple[tuple[int, int], ...]] = {
     # One ring as those in a conference hear it while somebody is called (decided): ITU-T E.180's frequency, and with
     # the pause between two repetitions its usual rhythm, 1 s in 5 s.
     RINGBACK: ((425, 1000), (SILENCE_HZ, 3250)),
+    # Record's playBeep (decided): a voicemail's.
+    "beep:record": ((1000, 400),),
 }
 """Name -> (Hz, ms) in order."""
 

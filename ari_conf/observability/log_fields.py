@@ -36,6 +36,8 @@ WITHHELD = {"from_", "caller_name"}
 """Fields that are not logged when a call arrives: it is not known yet whether the caller withholds them."""
 RENAMED_FIELDS = {"kind": "problem_kind"}
 """Names in the log of fields whose own name has another meaning there: `kind` is "event" or "effect"."""
+OWNED_IDS = "playback_id", "fetch_id", "bridge_id", "source_id"
+"""Fields with an id that names its owner."""
 NOTABLE = (do.ReportProblem, ev.EffectFailed)
 """Types that are logged above level debug, because an operator may have to act: problems at warning, failures at info.
 The others, some thirty for each call, are logged at debug; at info a call is one line (`call_log`)."""
@@ -73,7 +75,7 @@ def fields_of(thing: Event | Effect, context_of: Callable[[str], dict[str, str]]
             found[f"{value.kind}_id"] = value.id
         elif value is not None and isinstance(value, str | int) and name not in OMITTED_FIELDS:
             found[RENAMED_FIELDS.get(name, name.rstrip("_"))] = bare_urls(value) if isinstance(value, str) else value
-    owned = ids.parse(found.get("playback_id") or found.get("fetch_id") or found.get("bridge_id") or "")
+    owned = ids.parse(next((found[name] for name in OWNED_IDS if found.get(name)), ""))
     if owned is not None:
         found["call_uuid" if owned.kind is OwnerKind.CALL else "conference_id"] = owned.owner
     if "channel_id" in found:

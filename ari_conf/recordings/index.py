@@ -4,8 +4,8 @@
 |---|---|
 | ari_conf:recording-index:ACCOUNT:KIND:VALUE | sorted set by start: id |
 
-KIND: all (no value), name and uuid of the conference, call (whose element requested it), from and to (a member's
-numbers).
+KIND: all (no value), name and uuid of the conference, call (whose element requested it, or that is recorded), from and
+to (numbers of a member or of the recorded call).
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ class StoredRecording(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=T
     recording_id: str
     auth_id: str
     conference_id: str
+    """Empty, like the name: the recording of a call."""
     conference_name: str
     call_uuid: str
     file_format: str
@@ -44,6 +45,12 @@ class StoredRecording(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=T
     """`done` or `failed`; empty until the transcription has ended."""
     callback: tuple[str, str] | None = None
     """URL and method of the record callback; None without one."""
+    by_api: bool = False
+    """The API started this recording of a call. One of a conference that it started has no `call_uuid`."""
+
+    @property
+    def is_of_call(self) -> bool:
+        return not self.conference_id
 
 
 def key(recording_id: str) -> str:
@@ -60,7 +67,9 @@ def keys(stored: StoredRecording) -> list[str]:
         *(("from", from_) for from_, _ in stored.numbers if from_),
         *(("to", to) for _, to in stored.numbers if to),
     ]
-    return [_index_key(stored.auth_id, kind, value) for kind, value in dict.fromkeys(kinds)]
+    # The recording of a call has no conference.
+    given = [(kind, value) for kind, value in dict.fromkeys(kinds) if value or not stored.is_of_call or kind == "all"]
+    return [_index_key(stored.auth_id, kind, value) for kind, value in given]
 
 
 def all_key(auth_id: str) -> str:

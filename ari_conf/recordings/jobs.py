@@ -26,6 +26,7 @@ from redis import Redis
 
 from ari_conf.common.redis_keys import PREFIX
 from ari_conf.core.effects import AddAttendanceNote, AddSpeechNote, PostCallback, StoreRecording
+from ari_conf.core.ids import RecordingName
 from ari_conf.queues import outbox, partitioned_queue
 from ari_conf.recordings import index as recording_index
 from ari_conf.recordings.index import StoredRecording
@@ -68,9 +69,28 @@ class StoreJob(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     transcription_url: str | None = None
     transcription_method: str = "POST"
     transcription_language: str | None = None
+    tracks: tuple[str, ...] = ()
+    """Tracks of a call's recording; empty: a conference's."""
     attempts: int = 0
     error: str = ""
     """Error of the last attempt."""
+
+    @property
+    def names(self) -> tuple[RecordingName, ...]:
+        """Return the names of its files in Asterisk: one, or the left and the right channel."""
+        if not self.tracks:
+            return (RecordingName(self.auth_id, self.conference_id, self.recording_id),)
+        return tuple(RecordingName(self.auth_id, "", self.recording_id, self.call_uuid, track) for track in self.tracks)
+
+    @property
+    def ordering_scope(self) -> str:
+        """Return the id of what was recorded, whose callbacks keep their order."""
+        return self.conference_id or self.call_uuid
+
+    @property
+    def title(self) -> str:
+        """Return what was recorded, for texts."""
+        return f"conference {self.conference_name!r}" if self.conference_id else f"call {self.call_uuid}"
 
 
 class TranscriptionJob(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -152,6 +172,7 @@ def enqueue_item(effect: StoreRecording, settings: Settings, now_ms: int) -> tup
         transcription_url=effect.transcription_url,
         transcription_method=effect.transcription_method,
         transcription_language=effect.transcription_language,
+        tracks=effect.tracks,
     )
     return partition_key(effect.auth_id, ari_url, effect.recording_id), msgspec.json.encode(job)
 
@@ -172,7 +193,7 @@ def record_callback(job: StoreJob, more: dict[str, str], now_ms: int) -> list[tu
     if "api_id" in dict(params):
         # The API requested the recording.
         more = _snake_case(more)
-    post = PostCallback(job.conference_id, job.auth_id, url, method, (*params, *more.items()))
+    post = PostCallback(job.ordering_scope, job.auth_id, url, method, (*params, *more.items()))
     return [outbox.enqueue_item(post, now_ms)]
 
 
@@ -319,21 +340,23 @@ def deletion_callback(stored: StoredRecording, reason: str, now_ms: int) -> list
     if stored.callback is None:
         return []
     url, method = stored.callback
+    what = {"CallUUID": stored.call_uuid}
+    if not stored.is_of_call:
+        what = {"ConferenceName": stored.conference_name, "ConferenceUUID": stored.conference_id}
     params = {
         "ParentAuthID": stored.auth_id,
         "Event": "RecordingDeleted",
-        "ConferenceName": stored.conference_name,
-        "ConferenceUUID": stored.conference_id,
+        **what,
         "RecordingID": stored.recording_id,
         "RecordingStartMs": str(stored.start_ms),
         "RecordingEndMs": str(stored.end_ms),
         "RecordingDeletedReason": reason,
         "Timestamp": str(now_ms),
     }
-    if not stored.call_uuid:
+    if stored.by_api or not stored.call_uuid:
         # The API requested the recording.
         params = _snake_case(params)
-    post = PostCallback(stored.conference_id, stored.auth_id, url, method, tuple(params.items()))
+    post = PostCallback(stored.conference_id or stored.call_uuid, stored.auth_id, url, method, tuple(params.items()))
     return [outbox.enqueue_item(post, now_ms)]
 
 

@@ -34,11 +34,13 @@ def sidecar_key(recording: StoreJob | StoredRecording) -> str:
 
 def metadata(job: StoreJob) -> dict[str, str]:
     """Return the metadata of the recording's object; `bucket` percent-encodes what is not ASCII."""
+    what = {"call-uuid": job.call_uuid}
+    if job.conference_id:
+        what = {"conference-id": job.conference_id, "conference-name": job.conference_name}
     return {
         "account": job.auth_id,
         "recording-id": job.recording_id,
-        "conference-id": job.conference_id,
-        "conference-name": job.conference_name,
+        **what,
         "start": _format_time(job.start_ms),
         "end": _format_time(job.end_ms),
         "start-ms": str(job.start_ms),
@@ -54,11 +56,12 @@ def build_sidecar(
         "version": VERSION,
         "recording_id": job.recording_id,
         "account": job.auth_id,
-        "conference": {"id": job.conference_id, "name": job.conference_name},
+        "conference": {"id": job.conference_id, "name": job.conference_name} if job.conference_id else None,
         "call_uuid": job.call_uuid,
         "key": key,
         "format": job.file_format,
         "sample_rate": rate,
+        **({"channels": len(job.tracks)} if job.tracks else {}),
         "size": uploaded.size,
         "sha256": uploaded.sha256,
         "duration_ms": duration_ms,

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import structlog
 
-from ari_conf.ari import invite
+from ari_conf.ari import invite, snoop_recording
 from ari_conf.ari.beep_listener import BeepListener
 from ari_conf.ari.client import Client
 from ari_conf.ari.translate import Request, path, to_requests
@@ -116,10 +116,12 @@ class EffectRunner:
                 self._enqueue(target.id, effect)
             case do.StopPlayback(target):
                 self._enqueue(target.id, effect)
-            case do.CreateBridge() | do.DestroyBridge() | do.StartRecording() | do.StopRecording():
+            case do.CreateBridge() | do.DestroyBridge():
                 self._enqueue(effect.bridge_id, effect)
             case do.ReadCodec():
                 self._tasks.start(self._guarded(effect, self._read_codec(effect)))
+            case do.StartRecording() | do.StopRecording():
+                self._enqueue(effect.source_id, effect)
             case do.IdentifyCall():
                 self._tasks.start(self._guarded(effect, self._identify_call(effect)))
             case do.FetchDocument(fetch_id):
@@ -272,8 +274,22 @@ class EffectRunner:
         self._deliver(ev.DialUnconfirmed(effect.channel_id))
 
     async def _send_all(self, effect: do.AsteriskEffect) -> None:
+        if isinstance(effect, do.StartRecording) and effect.snoop is not None:
+            await self._record_call(effect)
+            return
         for request in to_requests(effect, self._ari.app):
             await self._send(effect, request)
+
+    async def _record_call(self, effect: do.StartRecording) -> None:
+        for attempts_left in reversed(range(MAX_LATE_ATTEMPTS)):
+            try:
+                await snoop_recording.start(self._ari, effect)
+                return
+            except AriUnreachable as error:
+                if not attempts_left:
+                    raise
+                log.info("asterisk request retried", path=effect.source_id, reason=str(error))
+            await asyncio.sleep(RETRY_DELAY_S)
 
     async def _send(self, effect: do.AsteriskEffect, request: Request) -> None:
         """Send the request, and retry it a few times where that does no harm."""

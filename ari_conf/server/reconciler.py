@@ -144,8 +144,8 @@ class Reconciler:
             persistent, before = (channels | bridges) & before, channels | bridges
             if persistent and not self._lock.locked():
                 self._remove_leftovers(persistent & channels, persistent & bridges)
-                unknown = persistent & channels
-                calls = {id for id in unknown if ids.tap_creator(id) is None and not ids.is_placed(id)}
+                made_by_server = (ids.tap_creator, ids.recorder_of, ids.is_placed)
+                calls = {c for c in persistent & channels if not any(of_server(c) for of_server in made_by_server)}
                 await self._guarded(self._admit_unknown(calls))
 
     def _is_ownerless(self, bridge_id: str) -> bool:
@@ -155,9 +155,18 @@ class Reconciler:
             return owned.owner not in self._engine.conferences
         return self._effect_runner.is_left_behind(bridge_id)
 
+    def _is_idle_recorder(self, channel_id: str) -> bool:
+        """Return True for a snoop channel of a recording that no call has any more."""
+        found = ids.recorder_of(channel_id)
+        if found is None:
+            return False
+        call_uuid, recording_id = found
+        call = self._engine.calls.get(call_uuid)
+        return call is None or recording_id not in call.recordings
+
     def _remove_leftovers(self, channels: set[str], bridges: set[str]) -> None:
-        placed = set(filter(ids.is_placed, channels))
-        listening = sorted(placed.union(filter(self._effect_runner.is_left_behind, channels)))
+        ownerless = (self._effect_runner.is_left_behind, self._is_idle_recorder, ids.is_placed)
+        listening = sorted(c for c in channels if any(is_ownerless(c) for is_ownerless in ownerless))
         effects: Outputs = [*map(HangUp, listening), *map(DestroyBridge, sorted(bridges))]
         if effects:
             log.warning("leftovers found", channels=listening, bridges=sorted(bridges))

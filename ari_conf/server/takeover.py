@@ -406,5 +406,5 @@ async def _exists(ari: Client, path: str) -> bool:
 def _path(one: Expectation) -> str:
     if one.kind == "playback":
         return f"/playbacks/{quote(one.id, safe='')}"
-    name = ids.RecordingName(one.auth_id, ids.conference_of(one.bridge_id) or "", one.id)
+    name = ids.recording_name(one.bridge_id, one.auth_id, one.id)
     return f"/recordings/live/{quote(str(name), safe='')}"

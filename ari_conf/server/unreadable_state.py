@@ -23,15 +23,17 @@ from ari_conf.ari.client import Client
 from ari_conf.common.supervision import for_each
 from ari_conf.core import ids
 from ari_conf.core.calls.call import Call
+from ari_conf.core.calls.call_recording import CallRecording
 from ari_conf.core.conferences.conference import Conference
 from ari_conf.core.conferences.conference_state import BridgeState, ClaimState
 from ari_conf.core.conferences.member import Member
-from ari_conf.core.conferences.recording import Recording, RecordingState
+from ari_conf.core.conferences.recording import ConferenceRecording
 from ari_conf.core.effects import ReportProblem
 from ari_conf.core.elements import Conference as Element
 from ari_conf.core.engine import Engine
 from ari_conf.core.events import CallArrived
 from ari_conf.core.problem_kinds import ProblemKind
+from ari_conf.core.recording import RecordingState
 from ari_conf.errors import AriError, AriNotFound, AriUnreachable, StoreRefused, StoreUnavailable
 from ari_conf.server import takeover
 from ari_conf.store.state_store import StateStore
@@ -75,6 +77,8 @@ class Asterisk:
     """Ids of the conferences that have a bridge."""
     recordings: Mapping[str, ids.RecordingName]
     """Live recordings by conference id."""
+    call_recordings: tuple[ids.RecordingName, ...] = ()
+    """Live tracks of calls' recordings."""
 
 
 async def recover(
@@ -93,6 +97,8 @@ async def recover(
         [key for key in records if key not in conferences], records, conferences, asterisk, engine, store, now
     )
     found = Recovered(list(calls.values()), list(conferences.values()))
+    for call in found.calls:
+        found.problems.extend(_recover_call_recordings(call, records.get(call.call_uuid, {}), asterisk, engine, now))
     for conference in found.conferences:
         found.problems.extend(
             _recover_recording(conference, records[conference.conference_id], asterisk, {**engine.calls, **calls}, now)
@@ -175,6 +181,12 @@ def _known_recording_names(engine: Engine) -> set[str]:
         for c in engine.conferences.values()
         for recording_id in c.recordings
     ]
+    found += [
+        ids.RecordingName(c.auth_id, "", r.recording_id, c.call_uuid, track)
+        for c in engine.calls.values()
+        for r in c.recordings.values()
+        for track in r.track_names
+    ]
     return set(map(str, found))
 
 
@@ -190,10 +202,12 @@ async def _take_snapshot(ari: Client, recorded: set[str]) -> Asterisk:
         event for message in messages if isinstance(event := translate.to_event(message, lambda: ""), CallArrived)
     ]
     made = [found for name in names if (found := ids.parse_recording_name(name)) is not None]
+    live = await _find_live_recordings(ari, made[:MAX_STATUS_REQUESTS])
     return Asterisk(
         arrived,
         frozenset(filter(None, (ids.conference_of(_decoder(takeover.Bridge)(raw).id) for raw in bridges))),
-        {one.conference_id: one for one in await _find_live_recordings(ari, made[:MAX_STATUS_REQUESTS])},
+        {one.conference_id: one for one in live if one.conference_id},
+        tuple(one for one in live if one.call_uuid),
     )
 
 
@@ -377,7 +391,7 @@ def _recover_recording(
     live = asterisk.recordings.get(key)
     recording_id = live.recording_id if live is not None else ""
     try:
-        whole = _convert(written, Recording) if written is not None else None
+        whole = _convert(written, ConferenceRecording) if written is not None else None
     except DECODE_ERRORS:
         whole = None
     conference.auth_id = live.auth_id if live is not None else conference.auth_id
@@ -389,7 +403,7 @@ def _recover_recording(
         if part.get("handed_over") is not False or not isinstance(part.get("recording_id"), str):
             return
         recording_id = part["recording_id"]
-    fields = _readable(written, Recording, RECORDING_FIELDS)
+    fields = _readable(written, ConferenceRecording, RECORDING_FIELDS)
     requester = next((m for m in conference.members.values() if m.recording_id == recording_id), None)
     if requester is not None and "element" not in fields and not fields.get("api_id"):
         fields |= {"call_uuid": requester.call_uuid, "element": requester.element}
@@ -398,8 +412,8 @@ def _recover_recording(
     has_callback = "element" in fields
     values: dict[str, Any] = {"call_uuid": "", "element": Element(conference.name), "started_at": now}
     values["state"] = RecordingState.RUNNING
-    conference.recordings[recording_id] = Recording(
-        recording_id, conference.bridge_id, conference.auth_id, **(values | fields)
+    conference.recordings[recording_id] = ConferenceRecording(
+        recording_id=recording_id, bridge_id=conference.bridge_id, auth_id=conference.auth_id, **(values | fields)
     )
     if not has_callback:
         text = (
@@ -407,3 +421,36 @@ def _recover_recording(
             "conference's state record could not be read; look the recording up by its ID"
         )
         yield ReportProblem(conference.auth_id, "", ProblemKind.RECORDING_INCOMPLETE, None, text)
+
+
+def _recover_call_recordings(
+    call: Call, record: Mapping[str, Any], asterisk: Asterisk, engine: Engine, now: int
+) -> Iterator[ReportProblem]:
+    """Set the recordings of the call that can be read, or that run in Asterisk, so that they are stored.
+
+    Yield a problem for each whose callback is lost.
+    """
+    written = record.get("recordings")
+    for recording_id, each in written.items() if isinstance(written, dict) else ():
+        try:
+            recording = _convert(each, CallRecording)
+        except DECODE_ERRORS:
+            continue
+        if (recording.recording_id, recording.call_uuid) == (recording_id, call.call_uuid):
+            call.recordings[recording_id] = recording
+    live: dict[str, list[ids.RecordingName]] = {}
+    for name in asterisk.call_recordings:
+        if name.call_uuid == call.call_uuid and name.recording_id not in call.recordings:
+            live.setdefault(name.recording_id, []).append(name)
+    for recording_id, names in live.items():
+        auth_id, tracks = names[0].auth_id, tuple(sorted(name.track for name in names))
+        url = f"{engine.registry.public_url}/v1/Account/{auth_id}/Recording/{recording_id}.mp3"
+        call.recordings[recording_id] = CallRecording(
+            recording_id=recording_id, auth_id=auth_id, call_uuid=call.call_uuid, channel_id=call.channel_id,
+            started_at=now, url=url, track_names=tracks, state=RecordingState.RUNNING,
+        )  # fmt: skip
+        text = (
+            f"recording {recording_id} of the call is stored as mp3, without a callback: the call's state record could "
+            "not be read; look the recording up by its ID"
+        )
+        yield ReportProblem(auth_id, call.call_uuid, ProblemKind.RECORDING_INCOMPLETE, None, text)

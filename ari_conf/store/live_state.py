@@ -15,7 +15,7 @@ import structlog
 
 from ari_conf.core.calls.call_state import CallState
 from ari_conf.core.conferences.member_state import MemberState
-from ari_conf.core.conferences.recording import RecordingState
+from ari_conf.core.recording import RecordingState
 from ari_conf.ownership.lease import lease_key
 from ari_conf.store import members as member_fields
 from ari_conf.store.state_codec import is_conference

@@ -18,6 +18,7 @@ from ari_conf.web.middleware import ACCOUNT, RequestMiddleware
 from ari_conf.web.routes import (
     accounts,
     admin_page,
+    call_recording,
     callbacks,
     calls,
     conferences,
@@ -54,7 +55,7 @@ def create(settings: Settings) -> FastAPI:
     app.add_middleware(RequestMiddleware, observe=web_metrics.observe)
     errors.install(app)
     conference_modules = conferences, member_calls, recordings, recording_sidecars
-    for module in (*conference_modules, calls, live_calls, dead_letters, callbacks, event_stream):
+    for module in (*conference_modules, calls, live_calls, call_recording, dead_letters, callbacks, event_stream):
         app.include_router(module.router, prefix=ACCOUNT)
     app.include_router(accounts.router)
     app.include_router(trunks.router)

@@ -148,6 +148,21 @@ class RecordRequest(ApiRequest):
     ] = None
 
 
+DEFAULT_RECORDING_S = 60
+"""Seconds that a call is recorded if the request gives no time_limit."""
+
+
+class RecordCallRequest(RecordRequest):
+    """Parameters of Record for a call. callback_url gets a callback when the file can be fetched; the reply comes
+    immediately."""
+
+    record_channel_type: Annotated[
+        Literal["mono", "stereo"],
+        BeforeValidator(lambda value: value or "stereo"),
+        WithJsonSchema({"enum": ["mono", "stereo"], "default": "stereo"}),
+    ] = "stereo"
+
+
 # Replies.
 
 

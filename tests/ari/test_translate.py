@@ -154,6 +154,7 @@ ON_CHANNEL = {"channel": CHANNEL}
 UP = {"channel": CHANNEL | {"state": "Up"}}
 CANCELED = seen.ChannelHungUp("1795342997.0", 487)
 ON_BRIDGE = {"bridge": {"id": "b1"}}
+OF_CALL = {"recording": {"name": "MA1/c.u1.recording.r1.in", "state": "done"}}
 RECORDING = {"recording": {"name": "MA1/b.id1.recording.r1", "target_uri": "bridge:b.id1.bridge", "state": "done"}}
 
 
@@ -199,6 +200,8 @@ RECORDING = {"recording": {"name": "MA1/b.id1.recording.r1", "target_uri": "brid
         ({"type": "RecordingStarted", **RECORDING}, seen.RecordingStarted("id1", "r1")),
         ({"type": "RecordingFinished", **RECORDING}, seen.RecordingFinished("id1", "r1")),
         ({"type": "RecordingFailed", **RECORDING}, seen.RecordingFinished("id1", "r1", failed=True)),
+        ({"type": "RecordingStarted", **OF_CALL}, seen.RecordingStarted("", "r1", call_uuid="u1", track="in")),
+        ({"type": "RecordingFailed", **OF_CALL}, seen.RecordingFinished("", "r1", True, "u1", "in")),
     ],
 )
 def test_asterisk_message_becomes_an_event(message: dict[str, Any], expected: seen.Event) -> None:
@@ -284,6 +287,19 @@ CHANNEL_SOUND, BRIDGE_SOUND = do.Target("channel", "c 1"), do.Target("bridge", "
         (
             do.StopRecording("b.id1.bridge", "r1", "MA1"),
             Request("POST", "/recordings/live/MA1%2Fb.id1.recording.r1/stop", over="http"),
+        ),
+        (
+            do.StartRecording("c.u1.recording.r1.in", "r1", "MA1", True, do.Snoop("c1", "in")),
+            Request(
+                "POST",
+                "/channels/c.u1.recording.r1.in/record",
+                {"name": "MA1/c.u1.recording.r1.in", "format": "wav16", "ifExists": "fail"},
+                over="http",
+            ),
+        ),
+        (
+            do.StopRecording("c.u1.recording.r1.in", "r1", "MA1"),
+            Request("DELETE", "/channels/c.u1.recording.r1.in"),
         ),
         (
             do.PlayMedia(CHANNEL_SOUND, "p/1", ("sound:a", "sound:b")),

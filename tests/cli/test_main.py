@@ -436,7 +436,7 @@ def test_a_document_s_warning_is_printed_and_is_no_failure(tmp_path):
         ("", "nothing: the call is hung up"),
         ("<Dial><Number>1</Number></Dial>", "Dial is not supported"),
         ("<Conferense>demo</Conferense><Wait/>", "did you mean Conference?"),
-        ("<GetDigits><Record/></GetDigits>", "Record is not supported"),
+        ("<GetDigits><Message/></GetDigits>", "Message is not supported"),
         ("<Speak> </Speak><Wait/>", "it has no text; it is skipped"),
         ("<Play>hello.wav</Play><Wait/>", "must be an absolute http or https URL: it is skipped"),
     ],

@@ -20,10 +20,10 @@ from ari_conf.core.conferences.conference import Conference
 from ari_conf.core.conferences.conference_state import BridgeState, ClaimState
 from ari_conf.core.conferences.member import Member
 from ari_conf.core.conferences.member_state import MemberState
-from ari_conf.core.conferences.recording import RecordingState
 from ari_conf.core.elements import GetDigits, Play, Speak, Wait
 from ari_conf.core.engine import Engine
 from ari_conf.core.playback.player import PlayerState
+from ari_conf.core.recording import RecordingState
 from ari_conf.core.request_params import plausible
 from ari_conf.core.restoration import Restoration
 from ari_conf.core.step_failed import StepFailed
@@ -109,8 +109,8 @@ EVENTS: dict[str, ev.Event] = {
     "conferences.conference.Conference.update_media": ev.BridgeDestroyed(BRIDGE),
     "conferences.conference.Conference._update_members": ev.ChannelLeftBridge("ann", BRIDGE),
     "conferences.conference.Conference._after_member_left": ev.ChannelHungUp("ann", 16),
-    "conferences.recording.Recording.note_attendance": ev.ChannelHungUp("ann", 16),
-    "conferences.recording.Recording.hand_over": ev.RecordingFinished("id1", "id2"),
+    "conferences.recording.ConferenceRecording.note_attendance": ev.ChannelHungUp("ann", 16),
+    "conferences.recording.ConferenceRecording.hand_over": ev.RecordingFinished("id1", "id2"),
     "conferences.conference.Conference._hand_over_recording": ev.BridgeDestroyed(BRIDGE),
     "calls.call.Call.standard_params": ev.ChannelHungUp("ann", 16),
     "calls.call.Call.on_member_released": ev.ChannelLeftBridge("ann", BRIDGE),

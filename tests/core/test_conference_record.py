@@ -19,7 +19,7 @@ def test_one_recording_from_the_start_with_a_member_whose_record_is_true(stage: 
     stage.call("ann", waiting(record=True))
     assert stage.all(do.StartRecording) == []
     stage.call("host", stay())
-    assert [e.bridge_id for e in stage.all(do.StartRecording)] == [stage.bridge_id()]
+    assert [e.source_id for e in stage.all(do.StartRecording)] == [stage.bridge_id()]
     stage.call("bob", stay(record=True))
     assert len(stage.all(do.StartRecording)) == 1
 

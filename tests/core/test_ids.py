@@ -63,6 +63,12 @@ def test_bridges_recordings_and_taps_name_their_owners() -> None:
     assert ids.conference_of(ids.bridge_id("id1")) == "id1" != ids.bridge_id("id1")
     name = RecordingName("MA1", "id1", "r1")
     assert ids.parse_recording_name(str(name)) == name
+    of_call = RecordingName("MA1", "", "r1", "u1", "out")
+    assert ids.parse_recording_name(str(of_call)) == of_call
+    assert str(of_call) == f"MA1/{ids.snoop_channel_id('u1', 'r1', 'out')}"
+    assert ids.recording_name(ids.snoop_channel_id("u1", "r1", "out"), "MA1", "r1") == of_call
+    assert ids.recorder_of(ids.snoop_channel_id("u1", "r1", "out")) == ("u1", "r1")
+    assert ids.recorder_of("b.id1.recording.r1") is None
     tap = ids.tap_ids("u1", "my.app", "p1", 4)
     assert {ids.call_of(each) for each in tap} == {"u1"} and len(set(tap)) == 3
     assert {ids.tap_creator(each) for each in tap} == {("my.app", "p1")}

@@ -13,10 +13,10 @@ from ari_conf.core import commands as api
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core.conferences.member import FLOOR_SILENCE_MS
-from ari_conf.core.conferences.recording import RecordingState
 from ari_conf.core.elements import Play, Speak, Wait
 from ari_conf.core.expectations import AsteriskState
 from ari_conf.core.reconciliation.plan import ReconciliationPlan, Why, expectations, make_plan
+from ari_conf.core.recording import RecordingState
 from tests.core.stage import Stage, players, stay
 
 

@@ -11,9 +11,9 @@ from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core.bounds import MAX_RETRIES_PER_TARGET
 from ari_conf.core.conferences.conference import REMOVAL_AGAIN_MS, REMOVALS
-from ari_conf.core.conferences.recording import RecordingState
 from ari_conf.core.elements import Play, Speak, Wait
 from ari_conf.core.problem_kinds import ProblemKind
+from ari_conf.core.recording import RecordingState
 from ari_conf.core.request_retries import RequestRetries
 from tests.core.stage import START, Stage, players, stay
 

@@ -8,7 +8,19 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from plivo import plivoxml
 
-from ari_conf.core.elements import DTMF, Conference, GetDigits, GetInput, Hangup, Play, PreAnswer, Redirect, Speak, Wait
+from ari_conf.core.elements import (
+    DTMF,
+    Conference,
+    GetDigits,
+    GetInput,
+    Hangup,
+    Play,
+    PreAnswer,
+    Record,
+    Redirect,
+    Speak,
+    Wait,
+)
 from ari_conf.documents import parser
 from ari_conf.documents.parser import MAX_BYTES, MAX_WARNING, MAX_WARNINGS, Document, parse, parse_sounds
 from ari_conf.errors import InvalidDocument
@@ -294,11 +306,23 @@ def test_no_warning_holds_a_password() -> None:
 # Mistakes that cost an element.
 
 
-@pytest.mark.parametrize("name", ["Dial", "Record", "Message", "MultiPartyCall", "Stream"])
+@pytest.mark.parametrize("name", ["Dial", "Message", "MultiPartyCall", "Stream"])
 def test_an_unsupported_element_is_skipped_and_named(name: str) -> None:
     found = parse(response(f"<{name}><Number>1</Number></{name}><Wait/>"))
     assert found.elements == (Wait(),)
-    assert found.warnings == (f"{name} is not supported: it is skipped, including its content",)
+    (warning,) = found.warnings
+    assert warning.startswith(f"{name} is not supported: it is skipped, including its content")
+
+
+def test_a_text_message_is_refused_with_what_to_do_instead() -> None:
+    found = parse(response('<Message src="1" dst="2">Hello</Message><Wait/>'))
+    assert found.elements == (Wait(),)
+    assert found.warnings[0].endswith("text messages need a provider of their own; let the application send them")
+
+
+def test_a_recording_of_the_whole_call() -> None:
+    found = parse(response('<Record recordSession="true" recordChannelType="mono" transcriptionReportType="full"/>'))
+    assert found == Document((Record(record_session=True, record_channel_type="mono"),))
 
 
 def test_get_input_as_an_sdk_writes_it() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
@@ -31,7 +32,8 @@ def lane(effect: do.Effect) -> str | None:
         case do.PlayMedia(target) | do.StopPlayback(target):
             return target.id
         case _ if isinstance(effect, FOR_ASTERISK):
-            return getattr(effect, "channel_id", None) or getattr(effect, "bridge_id", None)
+            names = ("channel_id", "bridge_id", "source_id")
+            return next((found for name in names if (found := getattr(effect, name, None))), None)
     return None
 
 
@@ -64,6 +66,7 @@ class Channel:
     """Queued playbacks; the first one plays."""
     silence_ms: int | None = None
     """The silence in ms that ends talking; None if talk detection is off."""
+    talking: bool = False
     beeps: bool = False
     examined: bool = False
     """True while it is listened to for an answering machine."""
@@ -90,7 +93,7 @@ class Asterisk:
         self.bridges: dict[str, Bridge] = {}
         self.playbacks: dict[str, do.PlayMedia] = {}
         self.recordings: dict[str, str] = {}
-        """recording id -> bridge id, of running recordings"""
+        """recording id, or snoop channel of a call's recording -> bridge or channel, of running recordings"""
         self.dialed: list[str] = []
         """Endpoints that were dialed, in order."""
         self.rang: dict[str, str] = {}
@@ -113,6 +116,8 @@ class Asterisk:
             self.finish(playback_id)
         self._leave(channel)
         del self.channels[channel_id]
+        for key in [key for key, of in self.recordings.items() if of == channel_id]:
+            self._stop_recording(key)
         self._tell(channel_id, ev.ChannelHungUp(channel_id, cause))
 
     def ring(self, channel_id: str) -> None:
@@ -161,6 +166,8 @@ class Asterisk:
 
     def talk(self, channel_id: str, starts: bool) -> None:
         channel = self.channels.get(channel_id)
+        if channel is not None:
+            channel.talking = starts
         if channel is not None and channel.silence_ms is not None:
             self._tell(channel_id, ev.TalkingStarted(channel_id) if starts else ev.TalkingFinished(channel_id))
 
@@ -294,7 +301,10 @@ class Asterisk:
                     raise Refused("DTMF is required")
                 channel.heard_digits += digits
             case do.DetectTalking(_, silence_ms):
+                begins = channel.silence_ms is None and silence_ms is not None
                 channel.silence_ms = silence_ms
+                if begins and channel.talking:
+                    self._tell(channel.channel_id, ev.TalkingStarted(channel.channel_id))
             case do.DetectBeep(_, on):
                 channel.beeps = on
             case do.ListenForMachine(_, on):
@@ -317,22 +327,36 @@ class Asterisk:
             self._tell(playback_id, ev.PlaybackStarted(playback_id))
 
     def _record(self, effect: do.StartRecording | do.StopRecording) -> None:
-        if isinstance(effect, do.StartRecording):
-            self._bridge(effect.bridge_id)
-            self._new(effect.recording_id)
-            if effect.bridge_id in self.recordings.values():
+        key = ids.recording_key(effect.source_id, effect.recording_id)
+        if isinstance(effect, do.StartRecording) and effect.snoop is not None:
+            self._channel(effect.snoop.channel_id)
+            if key not in self.recordings:
+                self._new(key)
+                self.recordings[key] = effect.snoop.channel_id
+                self._tell(key, _recording_event(ev.RecordingStarted, key))
+        elif isinstance(effect, do.StartRecording):
+            self._bridge(effect.source_id)
+            self._new(key)
+            if effect.source_id in self.recordings.values():
                 raise Refused("Recording already in progress")
-            self.recordings[effect.recording_id] = effect.bridge_id
-            conference_id = ids.conference_of(effect.bridge_id) or ""
-            self._tell(effect.recording_id, ev.RecordingStarted(conference_id, effect.recording_id))
-        elif effect.recording_id not in self.recordings:
+            self.recordings[key] = effect.source_id
+            conference_id = ids.conference_of(effect.source_id) or ""
+            self._tell(key, ev.RecordingStarted(conference_id, effect.recording_id))
+        elif key not in self.recordings:
             raise Refused("Recording not found", gone=True)
         else:
-            self._stop_recording(effect.recording_id)
+            self._stop_recording(key)
 
-    def _stop_recording(self, recording_id: str) -> None:
-        bridge_id = self.recordings.pop(recording_id)
-        self._tell(recording_id, ev.RecordingFinished(ids.conference_of(bridge_id) or "", recording_id))
+    def _stop_recording(self, key: str) -> None:
+        source_id = self.recordings.pop(key)
+        if ids.recorder_of(key) is not None:
+            self._tell(key, _recording_event(ev.RecordingFinished, key))
+        else:
+            self._tell(key, ev.RecordingFinished(ids.conference_of(source_id) or "", key))
+
+    def fail_recording(self, key: str) -> None:
+        """End a recording as a full disk does."""
+        self._stop_recording(key)
 
     def _move(self, effect: do.AddChannel | do.RemoveChannel) -> None:
         bridge = self._bridge(effect.bridge_id)
@@ -376,3 +400,11 @@ class Asterisk:
         if some_id in self._used:
             raise Refused(f"there was a {some_id} already")
         self._used.add(some_id)
+
+
+Reported = TypeVar("Reported", ev.RecordingStarted, ev.RecordingFinished)
+
+
+def _recording_event(kind: type[Reported], snoop_channel_id: str) -> Reported:
+    name = ids.recording_name(snoop_channel_id, "A", "")
+    return kind("", name.recording_id, False, name.call_uuid, name.track)

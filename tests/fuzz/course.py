@@ -156,10 +156,12 @@ class Course:
                 yield ev.ChannelHungUp(channel_id)
             case do.PlayMedia(_, playback_id) | do.StopPlayback(_, playback_id):
                 yield ev.PlaybackFinished(playback_id, failed=b % 6 == 5)
-            case do.StartRecording(bridge_id, recording_id):
-                yield ev.RecordingStarted(ids.conference_of(bridge_id) or "", recording_id)
-            case do.StopRecording(bridge_id, recording_id):
-                yield ev.RecordingFinished(ids.conference_of(bridge_id) or "", recording_id, failed=b % 2 == 0)
+            case do.StartRecording(source_id, recording_id, auth_id):
+                of = ids.recording_name(source_id, auth_id, recording_id)
+                yield ev.RecordingStarted(of.conference_id, recording_id, False, of.call_uuid, of.track)
+            case do.StopRecording(source_id, recording_id, auth_id):
+                of = ids.recording_name(source_id, auth_id, recording_id)
+                yield ev.RecordingFinished(of.conference_id, recording_id, b % 2 == 0, of.call_uuid, of.track)
 
     def _pass(self, ms: int) -> None:
         until, turns = self.now + ms, 0

@@ -15,7 +15,7 @@ from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core import ids
 from ari_conf.core.conferences.conference import Conference
-from ari_conf.core.elements import Speak, Wait
+from ari_conf.core.elements import Record, Speak, Wait
 from ari_conf.core.engine import Engine
 from ari_conf.core.restoration import Restoration
 from ari_conf.errors import AriError, AriNotFound, AriUnreachable
@@ -54,8 +54,8 @@ class Asterisk:
     def _answer(self, path: str) -> Any:
         has = self._stage.asterisk
         live = {
-            str(ids.RecordingName("A", ids.conference_of(bridge_id) or "", id)): bridge_id
-            for id, bridge_id in has.recordings.items()
+            str(ids.recording_name(source_id if ids.recorder_of(id) is None else id, "A", id)): source_id
+            for id, source_id in has.recordings.items()
         }
         if path == "/channels":
             return [self._channel(at, id) for at, id in reversed([*enumerate(has.channels)])]
@@ -280,6 +280,36 @@ async def test_one_that_had_ended_and_was_not_handed_over_is(house: House) -> No
     house.spoil("id1", lambda shot: recording(shot).update(state="another", handed_over=False))
     await house.take_over()
     assert stored(house.stage).conference_id == "id1"
+
+
+def call_recordings(stage: Stage) -> list[do.StoreRecording]:
+    return [effect for effect in stage.all(do.StoreRecording) if effect.tracks]
+
+
+async def test_a_recording_of_a_call_that_can_be_read_has_its_callback(house: House) -> None:
+    house.stage.call("fay", Record(record_session=True, file_format="wav", callback_url=CALLBACK), Wait(3600))
+    await house.write()
+    house.spoil("call-fay", set_to("state", value="of another version"))
+    await house.take_over()
+    house.all_ends()
+    (effect,) = call_recordings(house.stage)
+    assert effect.callback is not None and effect.callback.url == CALLBACK
+    assert (effect.call_uuid, effect.file_format, effect.tracks) == ("call-fay", "wav", ("in", "out"))
+    assert not [text for text in problems(house.stage.effects) if "without a callback" in text]
+
+
+@pytest.mark.parametrize("spoiled", [b"{", set_to("recordings", value=7)], ids=["no JSON", "no recordings"])
+async def test_a_recording_of_a_call_that_can_not_be_read_is_stored_without_one(house: House, spoiled: Any) -> None:
+    house.stage.hang_up("eve")
+    house.stage.call("fay", Record(record_session=True, file_format="wav", callback_url=CALLBACK), Wait(3600))
+    await house.write()
+    house.spoil("call-fay", spoiled)
+    effects = await house.take_over()
+    house.all_ends()
+    (effect,) = call_recordings(house.stage)
+    assert effect.callback is None and (effect.file_format, effect.tracks) == ("mp3", ("in", "out"))
+    (problem,) = [text for text in problems(effects) if "without a callback" in text]
+    assert effect.recording_id in problem
 
 
 async def test_other_conferences_recordings_go_on(house: House) -> None:

@@ -25,7 +25,22 @@ def document(number: int) -> tuple[el.Element, ...]:
     dice = Random(number)
     before = [other(dice, number) for _ in range(dice.choice((0, 0, 0, 1, 2)))]
     stays = [e for _ in range(dice.choice((1, 1, 1, 2))) for e in (conference(dice, number), other(dice, number))]
-    return tuple(before + stays[: dice.choice((1, 2, 4))])
+    # Apart from the dice, which all other documents are drawn with.
+    recorded = [record(Random(-number), number)] if number % 7 == 3 else []
+    return tuple(recorded + before + stays[: dice.choice((1, 2, 4))])
+
+
+def record(dice: Random, number: int) -> el.Record:
+    return el.Record(
+        action=dice.choice((None, f"http://action.example/{number // 3}")),
+        redirect=dice.random() < 0.5,
+        timeout=dice.choice((2, 5)),
+        max_length=dice.choice((4, 20, 100)),
+        play_beep=dice.random() < 0.5,
+        record_session=dice.random() < 0.5,
+        record_channel_type=dice.choice(("mono", "stereo")),
+        callback_url=dice.choice((None, "http://callback.example/1")),
+    )
 
 
 def conference(dice: Random, number: int) -> el.Conference:

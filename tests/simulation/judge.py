@@ -45,6 +45,8 @@ class Judge:
         self.member_ids: set[int] = set()
         self.tainted: set[str] = set()
         """Channels and conferences to which something happened that Asterisk does not do automatically."""
+        self.calls_recorded: dict[tuple[str, str], bool] = {}
+        """(call UUID, recording id) of each recording of a call that was begun -> whether it is handed on."""
         self._moments = (0, 0)
         self._written: dict[str, bytes] = {}
         """Persisted state, as a crash would leave it."""
@@ -85,8 +87,12 @@ class Judge:
             match effect:
                 case do.PostCallback(lane, _, _, _, params) if "ConferenceAction" in dict(params):
                     self._callback(lane, dict(params), effects[at + 1 :], floors, now)
+                case do.StartRecording(source_id) if (of := ids.recorder_of(source_id)) is not None:
+                    self.calls_recorded.setdefault(of, False)
                 case do.StartRecording(bridge_id, recording_id):
                     self._recording_starts(ids.conference_of(bridge_id) or "", recording_id)
+                case do.StoreRecording() if not effect.conference_id:
+                    self._call_recording_is_handed_on(effect)
                 case do.StoreRecording():
                     self._recording_is_handed_on(effect)
                 case do.CommandReply(_, 201, body):
@@ -133,11 +139,17 @@ class Judge:
         """Check that news under way explains why Asterisk refused the effect."""
         channel_id = getattr(effect, "channel_id", None)
         target = getattr(effect, "target", None)
-        about = _with_conferences((channel_id, getattr(effect, "bridge_id", None), target and target.id))
+        about = _with_conferences(
+            (channel_id, getattr(effect, "bridge_id", None) or getattr(effect, "source_id", None), target and target.id)
+        )
         left = {i for i in (channel_id, target and target.kind == "channel" and target.id) if i} - set(
             self.asterisk.channels
         )
         finished = isinstance(effect, do.StopPlayback) and refused.gone
+        if isinstance(effect, do.StartRecording | do.StopRecording) and ids.recorder_of(effect.source_id) is not None:
+            # The snoop channel has ended with the recording, or with the call.
+            assert refused.gone, f"Asterisk refuses {effect}: {refused.reason}"
+            return
         assert left or finished or about & self.tainted, f"Asterisk refuses {effect}: {refused.reason}"
 
     def calm(self) -> None:
@@ -168,6 +180,8 @@ class Judge:
         assert not self.asterisk.bridges, "a bridge is left"
         assert not self.asterisk.recordings, "a recording is left"
         assert not self.asterisk.playbacks, "a playback is left"
+        lost = [of for of, handed_on in self.calls_recorded.items() if not handed_on]
+        assert not lost, f"recordings of calls are not handed on: {lost}"
 
     def out_is_out(self, channel_id: str, conference_id: str) -> None:
         """Check that a member whose exit is reported neither hears the others nor is heard, whatever fails."""
@@ -336,6 +350,13 @@ class Judge:
         if effect.callback is not None:
             seen.sequence += 1
             assert dict(effect.callback.params)["ConferenceSequence"] == str(seen.sequence), "1, 2, 3 … without gaps"
+
+    def _call_recording_is_handed_on(self, effect: do.StoreRecording) -> None:
+        of = effect.call_uuid, effect.recording_id
+        assert self.calls_recorded.get(of) is False, "handed on once, and one that was begun"
+        assert effect.start_ms <= effect.end_ms and effect.tracks
+        assert effect.callback is None or dict(effect.callback.params)["CallUUID"] == effect.call_uuid
+        self.calls_recorded[of] = True
 
     # Floor and digits.
 

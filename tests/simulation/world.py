@@ -360,7 +360,7 @@ class World:
             self.failing[type(effect)] -= 1
             chance = "refused"
         if chance in ("refused", "reply lost"):
-            self.judge.provoked(*(getattr(effect, field, "") for field in ("channel_id", "bridge_id")))
+            self.judge.provoked(*(getattr(effect, field, "") for field in ("channel_id", "bridge_id", "source_id")))
             if isinstance(effect, do.PlayMedia | do.StopPlayback):
                 self.judge.provoked(effect.target.id)
         if chance == "refused":

@@ -5,13 +5,17 @@ from __future__ import annotations
 import io
 import subprocess
 import wave
+from typing import Any
 
 import jsonschema_rs
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from ari_conf.cli.main import app as cli
-from ari_conf.recordings import jobs
+from ari_conf.core.ids import RecordingName
+from ari_conf.media.tones import wav
+from ari_conf.recordings import index, jobs
 from ari_conf.recordings.sidecar import schema
 from ari_conf.server import recording_disk
 from ari_conf.settings import settings
@@ -309,3 +313,61 @@ def test_one_that_never_began_is_no_loss(stage: StoreStage) -> None:
     stage.until(lambda: not stage.pending() and stage.redis.hget("ari_conf:recordings:counts", "ack"))
     assert jobs.given_up(stage.redis, [ACCOUNT]) == [] and stage.problems() == []
     assert not stage.receiver.received
+
+
+# Of calls.
+
+
+def records_call(stage: StoreStage, **tracks: int) -> dict[str, np.ndarray[Any, Any]]:
+    """Add the tracks of a call's recording to Asterisk: name -> milliseconds. Return their samples."""
+    found = {}
+    for n, (track, ms) in enumerate(tracks.items()):
+        path = stage.asterisk.recordings / f"{RecordingName(ACCOUNT, '', stage.recording_id, 'u1', track)}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        found[track] = np.random.default_rng(n).integers(-3000, 3000, ms * 8).astype("<i2")
+        path.write_bytes(wav(found[track].tobytes(), 8000))
+    return found
+
+
+def stored_call(stage: StoreStage, form: str, *tracks: str) -> bytes:
+    stage.worker()
+    stage.hand_on(form, conference_id="", conference_name="", tracks=tracks)
+    file = stage.stored_once(form)
+    assert not list((stage.asterisk.recordings / ACCOUNT).glob(f"*{stage.recording_id}*")), "both files are deleted"
+    document = stage.bucket.get_json(stage.key("json"))
+    jsonschema_rs.validate(schema(), document)
+    assert document is not None and (document["conference"], document["channels"]) == (None, len(tracks))
+    assert stage.bucket.call("head_object", Key=stage.key(form))["Metadata"]["call-uuid"] == "u1"
+    stored = jobs.get(stage.redis, stage.recording_id)
+    assert stored is not None and stored.is_of_call and not stored.by_api
+    assert index.search(stage.redis, ACCOUNT, by={"call": "u1"})[0] == 1
+    return file
+
+
+@pytest.mark.parametrize("lengths", [{"in": 90_000, "out": 90_000}, {"in": 3000, "out": 3500}, {"in": 500, "out": 0}])
+def test_two_tracks_are_left_and_right(stage: StoreStage, lengths: dict[str, int]) -> None:
+    tracks = records_call(stage, **lengths)
+    both = np.frombuffer(samples_of(stored_call(stage, "wav", "in", "out")), "<i2").reshape(-1, 2)
+    assert len(both) == max(lengths.values()) * 8
+    for n, track in enumerate(("in", "out")):
+        samples = tracks[track]
+        assert (both[: len(samples), n] == samples).all() and not both[len(samples) :, n].any(), "then it is silent"
+
+
+def test_a_track_that_never_began_is_silent(stage: StoreStage) -> None:
+    tracks = records_call(stage, out=1000)
+    both = np.frombuffer(samples_of(stored_call(stage, "wav", "in", "out")), "<i2").reshape(-1, 2)
+    assert not both[:, 0].any() and (both[:, 1] == tracks["out"]).all()
+
+
+@pytest.mark.parametrize("tracks", [("in", "out"), ("both",)])
+def test_the_mp3_of_a_call_lasts_as_long(stage: StoreStage, tracks: tuple[str, ...]) -> None:
+    records_call(stage, **dict.fromkeys(tracks, 20_000))
+    assert abs(lasts_ms(stored_call(stage, "mp3", *tracks)) - 20_000) < 300
+
+
+def test_a_call_of_which_nothing_was_recorded_is_lost(stage: StoreStage) -> None:
+    stage.worker()
+    stage.hand_on("wav", conference_id="", conference_name="", tracks=("in", "out"))
+    stage.until(stage.problems)
+    assert stage.problems() == [f"recording {stage.recording_id} of call u1 is lost: Asterisk has no such recording"]

@@ -26,6 +26,7 @@ CONTENT = {
     "GetDigits": "The prompt: elements that are played one after another, until the first digit is pressed.",
     "GetInput": "The prompt, as in `GetDigits`.",
     "DTMF": "Digits `0`-`9`, `*` and `#` that are sent to the phone; `w` pauses for 0.5 s, `W` for 1 s. At most 100.",
+    "Record": "Nothing.",
     "PreAnswer": "Elements that run as early media, before the call is answered.",
     "Conference": f"The name of the conference: trimmed, case-sensitive, any Unicode characters, {parser.MAX_NAME} at "
     "most.",
@@ -39,6 +40,7 @@ ANSWERS = {
     "GetDigits": "yes",
     "GetInput": "yes",
     "DTMF": "yes",
+    "Record": "yes",
     "PreAnswer": "no, nor do the elements in it",
     "Conference": "yes, when the caller is admitted",
 }
@@ -56,6 +58,10 @@ REQUESTS = {
     "`Speech`, `SpeechConfidenceScore` and `BilledAmount`, which are empty or 0. If nothing was entered, `action` is "
     "not requested and the next element runs.",
     "DTMF": "None.",
+    "Record": "`action` is requested with `Event=Redirect` when the recording has ended, also if the caller hung up; "
+    "the response is then ignored. If the recording goes on in the background, it is requested at once, with durations "
+    "of -1. `callbackUrl` is requested with `Event=Record` when the file can be fetched. `transcriptionUrl` receives "
+    "the transcript. See [callbacks](callbacks.md).",
     "PreAnswer": "Those of the elements in it.",
     "Conference": "`enterSound`, `exitSound` and `waitSound` are requested by POST when the caller joins. "
     "`callbackUrl` receives `enter`, `exit`, `digits`, `floor` and `record`. `action` is requested when the member has "
@@ -116,6 +122,30 @@ MEANINGS: dict[str, dict[str, str]] = {
     "DTMF": {
         "async": "true: the next element runs at once. false: it runs when the digits are sent.",
     },
+    "Record": {
+        "action": "Receives the recording's URL and, if a key ended it, `Digits`.",
+        "method": f"{METHOD} to `action`.",
+        "fileFormat": "Format of the recording.",
+        "redirect": "true: the response of `action` is a document that replaces the rest of this one. false: the "
+        "response is ignored and the next element runs.",
+        "timeout": "Seconds of silence that end the recording, from its start or from the end of what the caller said.",
+        "maxLength": "Seconds after which the recording ends, also one in the background.",
+        "finishOnKey": "Each of these keys ends the recording; `none`: no key does. Other keys have no effect.",
+        "playBeep": "true: a tone of 1000 Hz and 400 ms precedes the recording, and is not part of it.",
+        "recordSession": "true: the call is recorded in the background until it ends: what the caller says and what "
+        "they hear. The next element runs at once; `timeout`, `finishOnKey` and `playBeep` have no effect.",
+        "startOnDialAnswer": "true: as `recordSession`, from the moment when a Dial is answered. There is no Dial yet, "
+        "so the element is skipped, with a warning.",
+        "recordChannelType": "stereo: the caller on the left channel, what they hear on the right one; mono: both "
+        "mixed. Only of a recording in the background: one of the caller's voice alone is mono.",
+        "transcriptionType": "`auto`: the recording is transcribed. `hybrid` and `manual` are treated as `auto`.",
+        "transcriptionUrl": "Receives the transcript.",
+        "transcriptionMethod": f"{METHOD} to `transcriptionUrl`.",
+        "transcriptionLanguage": "The language that is spoken; `auto`: the engine detects it. Not given: the "
+        "account's language.",
+        "callbackUrl": "Is told when the file can be fetched.",
+        "callbackMethod": f"{METHOD} to `callbackUrl`.",
+    },
     "PreAnswer": {},
     "Conference": {
         "muted": "true: the member joins muted, and hears the conference.",
@@ -158,6 +188,8 @@ EXAMPLES = {
     "Wait": '<Speak>One moment, please.</Speak>\n  <Wait length="10" silence="true" minSilence="1500"/>',
     "Hangup": '<Hangup schedule="60"/>\n  <Speak>This call ends in one minute.</Speak>\n  <Wait length="120"/>',
     "Redirect": '<Redirect method="GET">https://example.com/next</Redirect>',
+    "Record": "<Speak>Please leave a message after the tone.</Speak>\n  "
+    '<Record action="https://example.com/message" timeout="5" maxLength="120" finishOnKey="#"/>',
     "GetDigits": '<GetDigits action="https://example.com/pin" numDigits="4" timeout="7" retries="2">\n'
     "    <Speak>Please enter your PIN.</Speak>\n  </GetDigits>\n  <Speak>You entered nothing. Goodbye.</Speak>",
     "GetInput": '<GetInput action="https://example.com/menu" inputType="dtmf" numDigits="1" executionTimeout="10">\n'

@@ -13,6 +13,8 @@ from ari_conf.core import ids
 from ari_conf.core.account import Account
 from ari_conf.core.backoff import retry_delay_ms
 from ari_conf.core.bounds import MAX_HEADER_BYTES
+from ari_conf.core.calls import call_recording
+from ari_conf.core.calls.call_recording import CallRecording
 from ari_conf.core.calls.call_state import (
     CONFIRMING,
     DETECTING,
@@ -35,6 +37,7 @@ from ari_conf.core.calls.gather import Gather, GatherState
 from ari_conf.core.calls.live_media import LIVE, DigitSending, LiveMedia
 from ari_conf.core.calls.machine_detection import MachineDetection, Reason
 from ari_conf.core.calls.outgoing import MAX_REDIALS, UNCONFIRMED_MS, Outgoing
+from ari_conf.core.calls.record_element import RecordRun, RecordState
 from ari_conf.core.effects import (
     Answer,
     CreateChannel,
@@ -67,6 +70,7 @@ from ari_conf.core.elements import (
     Play,
     PreAnswer,
     Prompt,
+    Record,
     Redirect,
     Speak,
     Wait,
@@ -89,12 +93,21 @@ from ari_conf.core.hangup_codes import (
     source_of,
     status_of,
 )
-from ari_conf.core.messages import DialMusicChanged, DigitsDue, JoinRequested, MemberReleased, Outputs, RaceWon
+from ari_conf.core.messages import (
+    CallRecordingRequested,
+    DialMusicChanged,
+    DigitsDue,
+    JoinRequested,
+    MemberReleased,
+    Outputs,
+    RaceWon,
+)
 from ari_conf.core.placing import CallOptions, CallToPlace
 from ari_conf.core.playback.player import Player, interrupted
 from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.core.queued_sound import QueuedSound
-from ari_conf.core.request_params import format_second, plausible
+from ari_conf.core.recording import RecordingState
+from ari_conf.core.request_params import as_params, format_second, plausible
 from ari_conf.core.transitions import checked
 
 Purpose = Literal["answer", "action", "redirect", "transfer"]
@@ -105,7 +118,7 @@ ANONYMOUS = "anonymous", "Anonymous"
 """From and CallerName of callers who withhold their identity."""
 NO_PRICE = "0.00000"
 """BillRate and TotalCost: applications parse them; calls over one's own Asterisk have no price here."""
-ANSWERING_ELEMENTS = (Play, Speak, Wait, GetDigits, GetInput, DTMF)
+ANSWERING_ELEMENTS = (Play, Speak, Wait, GetDigits, GetInput, DTMF, Record)
 FALLBACK_EVENTS: dict[Purpose, str] = {"redirect": "Redirect", "transfer": "Transfer"}
 """Event of the request to the fallback URL, by what could not be fetched; otherwise StartApp."""
 NO_SPEECH: Params = (("Speech", ""), ("SpeechConfidenceScore", ""), ("BilledAmount", "0.00000"))
@@ -166,7 +179,7 @@ class Call(msgspec.Struct, Derived, tag=True):
     pending_fetch: FetchDocument | None = None
     """Pending request for a document; a server that takes over repeats it."""
     fallback_requested: bool = False
-    running: Player | Gather | DigitSending | Conference | None = None
+    running: Player | Gather | DigitSending | RecordRun | Conference | None = None
     conference_id: str | None = None
     """The conference that the running element has joined."""
     serial: int = 0
@@ -195,6 +208,9 @@ class Call(msgspec.Struct, Derived, tag=True):
     """Number of transfers by the API so far."""
     transfer: tuple[str, str] | None = None
     """URL and method of a transfer that waits until the conference has released the call."""
+
+    recordings: dict[str, CallRecording] = msgspec.field(default_factory=dict)
+    """Recordings of the call that have not ended, by id."""
 
     def __post_init__(self) -> None:
         self.constant_params = None
@@ -236,10 +252,12 @@ class Call(msgspec.Struct, Derived, tag=True):
         if self.outgoing is not None and not self.is_ending:
             ours = self.outgoing.dial_at if self.state is QUEUED else self.outgoing.deadline
             soonest = ours if soonest is None or (ours is not None and ours < soonest) else soonest
-        if self.scheduled_hangup_at is None and self.hangup_retry_at is None and self.live is None:
+        has_timers = self.scheduled_hangup_at is not None or self.hangup_retry_at is not None
+        if not has_timers and self.live is None and not self.recordings:
             return soonest
         live = self.live.deadline if self.live is not None else None
-        times = (soonest, live, self.scheduled_hangup_at, self.hangup_retry_at)
+        recordings = [recording.deadline for recording in self.recordings.values()]
+        times = (soonest, live, self.scheduled_hangup_at, self.hangup_retry_at, *recordings)
         return min([t for t in times if t is not None], default=None)
 
     # Events and messages.
@@ -291,6 +309,17 @@ class Call(msgspec.Struct, Derived, tag=True):
         )
 
     def handle_event(self, event: ev.Event, now: int) -> Outputs:
+        if not self.recordings:
+            return self._handle_event(event, now)
+        out, ended = call_recording.handle_event(self, event, now)
+        run = self.running
+        if isinstance(run, RecordRun):
+            # Ends at most one: a call runs one element.
+            for recording in [r for r in ended if r.recording_id == run.recording_id]:
+                out += self._on_record_ended(run, recording, now)
+        return out + self._handle_event(event, now)
+
+    def _handle_event(self, event: ev.Event, now: int) -> Outputs:
         if isinstance(event, ev.ChannelHungUp):
             return self._on_hung_up(event.cause, now, event.sip_status)
         if isinstance(event, ev.DeadlineReached) and self.hangup_retry_at is not None and self.hangup_retry_at <= now:
@@ -726,6 +755,9 @@ class Call(msgspec.Struct, Derived, tag=True):
                 player = Player(self._next_owner_id(), self.target, (element,), detects_audio=True)
                 self.running, player.held = player, self._is_held
                 return [*out, *player.start(now)]
+            case Record():
+                self.running = RecordRun(element, self._next_owner_id(), self.target)
+                return [*out, CallRecordingRequested(self.call_uuid)]
             case GetDigits() | GetInput():
                 self.running = gather = Gather(element, self._next_owner_id(), self.target, held=self._is_held)
                 return [*out, *gather.start(now)]
@@ -781,6 +813,8 @@ class Call(msgspec.Struct, Derived, tag=True):
             event = ev.PlaybackFinished(event.effect.playback_id, failed=True)
         if not isinstance(running, DigitSending):
             out += running.handle_event(event, now)
+        if isinstance(running, RecordRun):
+            return out + self._advance_record(running, now)
         return out + self._continue_if_finished(now)
 
     def _playback_problem(self, event: ev.EffectFailed) -> Outputs:
@@ -820,7 +854,7 @@ class Call(msgspec.Struct, Derived, tag=True):
         it afterwards: the document is requested once the conference has released the call."""
         self.transfers += 1
         self.transfer = url, method
-        stopped = self._stop_running()
+        stopped = self._stop_running(now)
         return stopped if self.in_conference else stopped + self._start_transfer(now)
 
     def _start_transfer(self, now: int) -> Outputs:
@@ -918,6 +952,74 @@ class Call(msgspec.Struct, Derived, tag=True):
         of_api = self.live.playback.player if self.live is not None else None
         return [player for player in (self.player, of_api) if player is not None]
 
+    # Record, and recordings of the call.
+
+    def on_recording_named(self, recording_id: str, public_url: str, now: int) -> Outputs:
+        """Go on with the Record element, whose recording has an id now."""
+        run = self.running
+        if not isinstance(run, RecordRun):
+            return []
+        element = run.element
+        recording = call_recording.requested_by(self, element, recording_id, public_url, now)
+        if not element.in_background:
+            run.recording_id, run.pending = recording_id, recording
+            return [*run.start(now), *self._advance_record(run, now)]
+        self.running = None
+        if element.start_on_dial_answer:
+            text = "Record: startOnDialAnswer is skipped: it waits for a Dial, which is not supported"
+            return [self.problem(ProblemKind.DOCUMENT_WARNING, text), *self._run_elements(now)]
+        started = call_recording.begin(self, recording, now)
+        if started is None:
+            return [self._record_skipped(), *self._run_elements(now)]
+        params = recording.name_params | call_recording.BACKGROUND_PARAMS
+        return [*started, *self._request_record_action(element, params, now)]
+
+    def _record_skipped(self) -> ReportProblem:
+        return self.problem(ProblemKind.RECORDING_FAILED, f"Record is skipped: {call_recording.TOO_MANY}")
+
+    def _advance_record(self, run: RecordRun, now: int) -> Outputs:
+        """Begin the element's recording after the beep, and end it when the caller has."""
+        out: Outputs = []
+        if (recording := run.take_pending()) is not None:
+            started = call_recording.begin(self, recording, now)
+            if started is None:
+                self.running = None
+                return [*run.stop(), self._record_skipped(), *self._run_elements(now)]
+            out += started
+        if run.state is RecordState.STOPPING and run.recording_id in self.recordings:
+            out += self.recordings[run.recording_id].stop(now)
+        return out
+
+    def _on_record_ended(self, run: RecordRun, recording: CallRecording, now: int) -> Outputs:
+        self.running = None
+        out: Outputs = [*run.stop()]
+        if recording.state is RecordingState.REFUSED:
+            return out + self._run_elements(now)
+        params = recording.file_params | {"Digits": run.digits}
+        return out + self._request_record_action(run.element, params, now)
+
+    def _request_record_action(self, element: Record, params: dict[str, str], now: int) -> Outputs:
+        if element.action is None:
+            return self._run_elements(now)
+        if element.redirect:
+            action, params_ = element.action, as_params(params)
+            return self._request_document("action", action, element.method, "Redirect", params_, now)
+        return [self._record_action(element.action, element, params), *self._run_elements(now)]
+
+    def _record_action(self, action: str, element: Record, params: dict[str, str]) -> PostCallback:
+        return self.callback(action, element.method, "Redirect", as_params(params))
+
+    def _leave_record(self, run: RecordRun, now: int) -> Outputs:
+        """Stop the element's recording because the call ends. The action is requested, and its reply is ignored."""
+        recording = self.recordings.get(run.recording_id)
+        if recording is None:
+            return []
+        out: Outputs = [*recording.stop(now)]
+        if run.element.action is not None:
+            params = recording.file_params | {"Digits": run.digits}
+            out.append(self._record_action(run.element.action, run.element, params))
+        return out
+
     # Hanging up.
 
     def hang_up_by_api(self, now: int) -> Outputs:
@@ -937,7 +1039,7 @@ class Call(msgspec.Struct, Derived, tag=True):
         self.hangup_code, self.hangup_cause = code.value, HANGUP_CAUSES[reason]
         self.hangup_retry_at, self.hangup_attempts, self.scheduled_hangup_at = now + retry_delay_ms(0), 1, None
         ends: Outputs = [HangUp(self.channel_id, reason), StopPreparing(self.call_uuid)]
-        return self._stop_running() + ends + self._dial_music(None)
+        return self._stop_running(now) + ends + self._dial_music(None)
 
     def give_up(self, why: str, now: int) -> Outputs:
         """End the call in whatever state it is.
@@ -950,6 +1052,15 @@ class Call(msgspec.Struct, Derived, tag=True):
         if not plausible(self.started_at, self.answered_at):
             self.started_at, self.answered_at, self.constant_params = now, None, None
         problem = self.problem(ProblemKind.CALL_ENDED_BY_ERROR, why)
+        try:
+            recordings = call_recording.end_all(self, now)
+        except Exception:
+            # They are damaged. The call is ended all the same; its files stay in Asterisk.
+            recordings = []
+        self.recordings = {}
+        return [*self._end_after_error(problem, now), *recordings]
+
+    def _end_after_error(self, problem: ReportProblem, now: int) -> Outputs:
         if self.ended_at is not None:
             if self.state is not ENDED:
                 self.change_state(ENDED)
@@ -960,9 +1071,12 @@ class Call(msgspec.Struct, Derived, tag=True):
             return [problem, HangUp(self.channel_id)]
         return [problem, *self._start_hangup("normal", HangupCode.NORMAL, now)]
 
-    def _stop_running(self) -> Outputs:
+    def _stop_running(self, now: int) -> Outputs:
         """Stop the running element, except a conference, and what the API plays and sends."""
         running, out = self.running, Outputs(self.live.stop() if self.live is not None else ())
+        if isinstance(running, RecordRun):
+            self.running = None
+            return [*out, *running.stop(), *self._leave_record(running, now)]
         if isinstance(running, Player | Gather | DigitSending):
             self.running = None
             out += [] if isinstance(running, DigitSending) else running.stop()
@@ -1009,7 +1123,10 @@ class Call(msgspec.Struct, Derived, tag=True):
         # Asterisk often reports no cause (0): then that of the server's HangUp counts, or 16 if the caller hung up.
         if not by_server or (cause != CANCELED_CAUSE and self.outgoing is None):
             self.hangup_cause = cause or self.hangup_cause
-        self._stop_running()
+        if isinstance(self.running, RecordRun):
+            out += self._leave_record(self.running, now)
+        self._stop_running(now)
+        out += call_recording.end_all(self, now)
         if self.outgoing is not None:
             out += [self.dialing_record(), *self._dial_music(None)]
         return out if self.in_conference else out + self._hangup_callback(now)
@@ -1032,7 +1149,7 @@ class Call(msgspec.Struct, Derived, tag=True):
     @property
     def player(self) -> Player | None:
         """Return the player of the running element."""
-        running = self.running.player if isinstance(self.running, Gather) else self.running
+        running = self.running.player if isinstance(self.running, Gather | RecordRun) else self.running
         return running if isinstance(running, Player) else None
 
     def expectations(self) -> Iterator[Expectation]:
@@ -1049,6 +1166,8 @@ class Call(msgspec.Struct, Derived, tag=True):
             yield Expectation("answered", channel_id, channel_id, if_there=ev.ChannelAnswered(channel_id))
             if self.state is DIALING:
                 yield Expectation("ringing", channel_id, channel_id, if_there=ev.ChannelRinging(channel_id))
+        for recording in self.recordings.values():
+            yield from recording.expectations()
         for player in self._players():
             yield from player.expectations()
 
@@ -1065,6 +1184,8 @@ class Call(msgspec.Struct, Derived, tag=True):
             out.append(Answer(self.channel_id))
         if self.pending_fetch is not None:
             out.append(self.pending_fetch)
+        for recording in self.recordings.values():
+            out += recording.resume(there)
         for player in self._players():
             out += player.resume(there)
         return out

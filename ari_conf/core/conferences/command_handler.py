@@ -13,7 +13,7 @@ from ari_conf.core.bounds import MAX_QUEUED
 from ari_conf.core.conferences.conference import Conference
 from ari_conf.core.conferences.member import Member
 from ari_conf.core.conferences.member_state import ON_HOLD
-from ari_conf.core.conferences.recording import Recording
+from ari_conf.core.conferences.recording import ConferenceRecording
 from ari_conf.core.effects import CommandReply, DeafenChannel, MuteChannel, ReplyField, Target
 from ari_conf.core.elements import Conference as Element
 from ari_conf.core.elements import Play, Speak
@@ -163,8 +163,14 @@ def _record(conference: Conference, command_id: str, wanted: do.Record, now: int
         transcription_method=wanted.transcription_method,
         transcription_language=wanted.transcription_language,
     )
-    recording = Recording(
-        wanted.recording_id, conference.bridge_id, conference.auth_id, "", element, now, api_id=command_id
+    recording = ConferenceRecording(
+        recording_id=wanted.recording_id,
+        bridge_id=conference.bridge_id,
+        auth_id=conference.auth_id,
+        call_uuid="",
+        element=element,
+        started_at=now,
+        api_id=command_id,
     )
     recording.deadline = now + wanted.time_limit * 1000 if wanted.time_limit else None
     started = conference.start_recording(recording)

@@ -39,7 +39,7 @@ from ari_conf.core.conferences.member_state import (
     ON_HOLD,
     WAITING,
 )
-from ari_conf.core.conferences.recording import Recording
+from ari_conf.core.conferences.recording import ConferenceRecording
 from ari_conf.core.effects import (
     AddChannel,
     ClaimName,
@@ -165,7 +165,7 @@ class Conference(msgspec.Struct, Derived, tag=True):
     shared_playback: SharedPlayback = msgspec.field(default_factory=SharedPlayback)
     dial_music: dict[str, str] = msgspec.field(default_factory=dict)
     """UUID of each call that is being placed into the conference -> the tone or URL that the members hear meanwhile."""
-    recordings: dict[str, Recording] = msgspec.field(default_factory=dict)
+    recordings: dict[str, ConferenceRecording] = msgspec.field(default_factory=dict)
     """Recordings by id: those that are not handed over, and the newest one, which its members' actions name."""
     locked: bool = False
     """True if no further callers are admitted."""
@@ -230,11 +230,11 @@ class Conference(msgspec.Struct, Derived, tag=True):
         return min([t for t in times if t is not None], default=None)
 
     @property
-    def newest_recording(self) -> Recording | None:
+    def newest_recording(self) -> ConferenceRecording | None:
         return next(reversed(self.recordings.values()), None)
 
     @property
-    def recording_to_hand_over(self) -> Recording | None:
+    def recording_to_hand_over(self) -> ConferenceRecording | None:
         """Return the recording that runs, or has ended and is not handed over; None: there is none."""
         return next((r for r in self.recordings.values() if not r.handed_over), None)
 
@@ -743,11 +743,18 @@ class Conference(msgspec.Struct, Derived, tag=True):
             return []
         member = recorders[0]
         started = self.start_recording(
-            Recording(member.recording_id, self.bridge_id, self.auth_id, member.call_uuid, member.element, now)
+            ConferenceRecording(
+                recording_id=member.recording_id,
+                bridge_id=self.bridge_id,
+                auth_id=self.auth_id,
+                call_uuid=member.call_uuid,
+                element=member.element,
+                started_at=now,
+            )
         )
         return [RecordingRequested(member.call_uuid, self.conference_id, member.recording_id), *started]
 
-    def start_recording(self, recording: Recording) -> list[Effect]:
+    def start_recording(self, recording: ConferenceRecording) -> list[Effect]:
         # This includes members who are still waiting for the bridge.
         recording.wideband = any(m.wideband for m in self.members.values())
         self.recordings = {key: other for key, other in self.recordings.items() if not other.handed_over}
@@ -759,7 +766,7 @@ class Conference(msgspec.Struct, Derived, tag=True):
         if (recording := self.recordings.get(recording_id)) is not None:
             recording.params = tuple(param for param in params if param[0] != "CallUUID")
 
-    def _on_recording_finished(self, recording: Recording, failed: bool, now: int) -> Outputs:
+    def _on_recording_finished(self, recording: ConferenceRecording, failed: bool, now: int) -> Outputs:
         by_itself = recording.is_running and self.bridge is READY and bool(self.members)
         recording.mark_stopped(now, failed)
         if not by_itself:
@@ -775,7 +782,7 @@ class Conference(msgspec.Struct, Derived, tag=True):
                 out += self._hand_over_recording(recording, now)
         return out
 
-    def _hand_over_recording(self, recording: Recording, now: int) -> Outputs:
+    def _hand_over_recording(self, recording: ConferenceRecording, now: int) -> Outputs:
         """Hand over a finished recording, with the members' attendance and speech."""
         out: Outputs = []
         for member in self.members.values():

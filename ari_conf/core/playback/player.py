@@ -118,6 +118,11 @@ class Player(msgspec.Struct, tag=True):
         item = self._current() if self._waits_for_silence() else None
         return item.min_silence if isinstance(item, Wait) else None
 
+    @property
+    def hears_talking(self) -> bool:
+        """Return True if the current Wait waits for the end of what the caller says."""
+        return self._waits_for_silence() and self.quiet_until is None
+
     def start(self, now: int) -> list[Effect]:
         return self._start_item(now)
 

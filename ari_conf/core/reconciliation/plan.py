@@ -111,7 +111,10 @@ def _assume_silence(engine: Engine | Batch) -> list[ev.Event]:
     """Return the end of talking for every talker. Otherwise a member who fell silent during the gap would count as
     talking forever, and no other member could take the floor."""
     talking = [m for conference in engine.conferences.values() for m in conference.talking_members()]
-    return [ev.TalkingFinished(member.channel_id) for member in talking]
+    # A Wait counts the silence from here on.
+    waiting = [c for c in engine.calls.values() if c.player is not None and c.player.hears_talking]
+    silent: list[ev.Event] = [ev.TalkingFinished(member.channel_id) for member in talking]
+    return silent + [ev.AudioStopped(call.channel_id, 0) for call in waiting]
 
 
 def effects_to_repeat(engine: Engine | Batch, there: AsteriskState) -> Outputs:

@@ -152,7 +152,7 @@ async def record(request: Request, client: CurrentClient, name: Name, body: Reco
 
     async def work() -> ApiResult:
         result = await send_command(client, name, command)
-        if result.status == 202 and body.transcription_type and await _are_transcribers_missing(client):
+        if result.status == 202 and body.transcription_type and await are_transcribers_missing(client):
             return ApiResult(
                 result.status,
                 {**result.body, "warning": f"the recording will not be transcribed: {transcribers.MISSING}"},
@@ -162,7 +162,7 @@ async def record(request: Request, client: CurrentClient, name: Name, body: Reco
     return await execute(request, client, at_once, work)
 
 
-async def _are_transcribers_missing(client: ApiClient) -> bool:
+async def are_transcribers_missing(client: ApiClient) -> bool:
     return await client.resources.reads.run(client.auth_id, transcribers.are_missing, client.resources.sync_redis)
 
 

@@ -115,7 +115,7 @@ async def get_wav(request: Request, auth_id: str, recording_id: str) -> Response
 def _file_name(stored: StoredRecording) -> str:
     """Return the file name for a download: conference name and start."""
     began = datetime.fromtimestamp(stored.start_ms / 1000, UTC).strftime("%Y-%m-%d %H.%M")
-    return f"{stored.conference_name} {began}.{stored.file_format}"
+    return f"{stored.conference_name or 'Call'} {began}.{stored.file_format}"
 
 
 def _address(resources: Resources, stored: StoredRecording, name: str | None, head: bool) -> str:
@@ -211,7 +211,7 @@ def recording_json(one: StoredRecording, now_ms: int) -> dict[str, Any]:
         "recording_id": one.recording_id,
         "recording_url": one.record_url,
         "recording_format": one.file_format,
-        "recording_type": "conference",
+        "recording_type": "call" if one.is_of_call else "conference",
         "recording_duration_ms": f"{one.duration_ms:.5f}",
         "recording_start_ms": f"{one.start_ms:.5f}",
         "recording_end_ms": f"{one.end_ms:.5f}",

@@ -66,3 +66,8 @@ export function useNow() {
 export function ElapsedTime({ ms, label }) {
   return html`<span class="clock">${label && html`<span class="unseen">${label} </span>`}${formatClock(useNow() + clockSkew() - ms)}</span>`;
 }
+
+/** Return the title of a recording: the conference's name, or the numbers of the recorded call. */
+export function recordingTitle(recording) {
+  return recording.conference_name || `Call from ${recording.from_number || "unknown"} to ${recording.to_number || "unknown"}`;
+}

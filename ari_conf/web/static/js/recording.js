@@ -2,7 +2,7 @@
 import { apiPath, get, remove } from "./api.js";
 import { confirm } from "./dialog.js";
 import { html } from "./dom.js";
-import { formatClock, formatSize, formatTime } from "./format.js";
+import { formatClock, formatSize, formatTime, recordingTitle } from "./format.js";
 import { icon } from "./icons.js";
 import { Controls, usePlayer } from "./player.js";
 import { Timeline } from "./timeline.js";
@@ -35,14 +35,14 @@ function RecordingView({ recording, document: about, at }) {
   const player = usePlayer(source, about.duration_ms);
   const whose = speakers(about);
   const deleteRecording = () =>
-    confirm(`Delete this recording of ${recording.conference_name}?`, "The file, its timeline and its transcript are deleted permanently, also for applications that have its URL.", "Delete", async () => {
+    confirm(`Delete this recording of ${recordingTitle(recording)}?`, "The file, its timeline and its transcript are deleted permanently, also for applications that have its URL.", "Delete", async () => {
       const gone = await runAction(() => remove(at), "The recording was deleted.");
       if (gone) location.hash = "#/recordings";
       return gone;
     });
   return html`
     <div class="heading">
-      <h1 tabindex="-1">${recording.conference_name}</h1>
+      <h1 tabindex="-1">${recordingTitle(recording)}</h1>
       <p>${formatTime(about.start_ms)}, ${formatClock(about.duration_ms)}, ${recording.recording_format}, ${formatSize(recording.size)}</p>
       <div class="commands end">
         <a class="button" href=${`${source}?download`}>${icon("download")}Download</a>

@@ -1,7 +1,7 @@
 // Recordings view: the account's recordings, the newest first.
 import { apiPath, get } from "./api.js";
 import { html, useEffect, useState } from "./dom.js";
-import { count, formatClock, formatDuration, formatSize, formatTime } from "./format.js";
+import { count, formatClock, formatDuration, formatSize, formatTime, recordingTitle } from "./format.js";
 import { useDebounced } from "./use_debounced.js";
 import { EmptyState, ErrorBanner, Loading, Pager, useFetched } from "./use_fetched.js";
 
@@ -32,7 +32,7 @@ export function Recordings() {
 function Row({ one }) {
   const ms = Number(one.recording_duration_ms);
   return html`<li><a class="row" href=${`#/recordings/${encodeURIComponent(one.recording_id)}`}>
-    <span class="name">${one.conference_name}</span>
+    <span class="name">${recordingTitle(one)}</span>
     <span class="hint">${formatTime(Number(one.recording_start_ms))}</span>
     <span class="clock"><span aria-hidden="true">${formatClock(ms)}</span><span class="unseen">${formatDuration(ms)}</span></span>
     <span class="hint right">${one.recording_format}, ${formatSize(one.size)}</span>
