@@ -201,14 +201,13 @@ class Call(msgspec.Struct, Derived, tag=True):
     silence: bool = False
     """True if Asterisk was asked to send silence and may still be sending it."""
     outgoing: Outgoing | None = None
-    """What only a call that the server places has; None: the call has arrived."""
+    """State of placing the call; None: the call has arrived."""
     live: LiveMedia | None = None
     """Sounds and digits of the API for the call; None: none so far."""
     transfers: int = 0
     """Number of transfers by the API so far."""
     transfer: tuple[str, str] | None = None
     """URL and method of a transfer that waits until the conference has released the call."""
-
     recordings: dict[str, CallRecording] = msgspec.field(default_factory=dict)
     """Recordings of the call that have not ended, by id."""
 
