@@ -22,7 +22,7 @@ from tests import lateness
 from tests.integration.called_phone import CalledPhone
 from tests.integration.receiver import Request
 from tests.integration.test_beep import without_the_module
-from tests.integration.test_calling_out import Caller, api, calling, system  # noqa: F401  # noqa: F401
+from tests.integration.test_calling_out import Caller, api, calling, system  # noqa: F401
 from tests.lateness import lasted, late_ms
 from tests.machine_detection.recordings import TEST, Recording
 
