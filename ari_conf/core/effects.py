@@ -29,7 +29,7 @@ class CreateChannel(Frozen):
     retry_on_disconnect: ClassVar[bool] = False
     channel_id: str
     endpoint: str
-    """What Asterisk dials, such as `PJSIP/15551234@provider`."""
+    """Dial string of Asterisk's, such as `PJSIP/15551234@provider`."""
     from_: str
     caller_name: str
     headers: Params = ()

@@ -1,5 +1,7 @@
-"""Placing: what a call that the server places is to do, as plain data: whom it calls, by which routes, and what happens
-then. The API sends it in the command `PlaceCalls`; `calls/outgoing.py` has the state of such a call."""
+"""Placing: orders to place calls, as plain data: destination, ways to reach it, and what happens then.
+
+The API sends them in the command `PlaceCalls`; `calls/outgoing.py` has the state of such a call.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +22,11 @@ class DialAttempt(Frozen):
     trunk: str
     """Name of the trunk, for limits, metrics and logs."""
     endpoint: str
-    """What Asterisk dials: `PJSIP/15551234@provider`."""
+    """Dial string of Asterisk's, such as `PJSIP/15551234@provider`."""
 
 
 class MachineDetectionSettings(Frozen):
-    """How a call is to be examined: the request's parameters `machine_detection…`."""
+    """Settings of answering-machine detection: the request's parameters `machine_detection…`."""
 
     if_machine: Literal["continue", "hangup"] = "continue"
     url: str | None = None
@@ -43,7 +45,7 @@ class MachineDetectionSettings(Frozen):
 
 
 class CallOptions(Frozen):
-    """What the calls of one request have in common."""
+    """Parameters that the calls of one request have in common."""
 
     answer_url: str | None = None
     """URL of the document that runs when the call is answered. None: `conference` is joined instead."""

@@ -72,7 +72,7 @@ class Channel:
     dialed: bool = False
     """True if the channel was requested, and is or was dialed."""
     endpoint: str = ""
-    """What is dialed; empty for a call that arrives."""
+    """Dial string; empty for a call that arrives."""
     ringing: bool = False
 
 

@@ -2,16 +2,46 @@
 
 from __future__ import annotations
 
-from ari_conf.core.hangup_codes import CANCELED_CAUSE, NO_MEDIA_CAUSE, Q850_CAUSE_NAMES, HangupCode
+from ari_conf.core.hangup_codes import (
+    CANCELED_CAUSE,
+    CODE_NAMES,
+    NO_MEDIA_CAUSE,
+    Q850_CAUSE_NAMES,
+    TIME_LIMIT_CAUSE,
+    HangupCode,
+    source_of,
+)
 from tools.reference.markdown import code, compare, document, table
 
 CODES: dict[int, tuple[str, str, str]] = {
+    0: (
+        "A placed call ended while no server received events, such as when Asterisk was restarted; or Redis took so "
+        "long that the request for the call had expired.",
+        "`NORMAL_UNSPECIFIED`",
+        "Place the call again if it matters.",
+    ),
     1000: (
-        "The caller hung up before the call was answered, or at the same moment.",
+        "The caller hung up before the call was answered, or at the same moment. A placed call: the API canceled it.",
         "`ORIGINATOR_CANCEL`",
         "Nothing.",
     ),
+    2000: (
+        "A placed call: the number does not exist or is incomplete, or the far end redirects the call (302).",
+        "the cause that the far end gave, such as `UNALLOCATED_NUMBER`",
+        "Check the number.",
+    ),
+    2010: (
+        "A placed call: the trunks are congested, unreachable or unknown to Asterisk, or share no codec.",
+        "the cause that the far end gave; `DESTINATION_OUT_OF_ORDER` if nothing was dialed",
+        "Read the problem; see [Trunks](../operations/trunks.md).",
+    ),
+    3000: (
+        "A placed call: the far end gave up because nobody answered.",
+        "`NO_ANSWER`, `NO_USER_RESPONSE`",
+        "Nothing.",
+    ),
     3010: (
+        "A placed call: the phone is busy. "
         'A document ran `<Hangup reason="busy"/>`. In the problem list also: the account has '
         "`ARI_CONF_CALLS_PER_ACCOUNT` calls already. "
         "Such a call is refused as busy, and no request reports it.",
@@ -19,6 +49,7 @@ CODES: dict[int, tuple[str, str, str]] = {
         "Raise `ARI_CONF_CALLS_PER_ACCOUNT` if the limit is too low.",
     ),
     3020: (
+        "A placed call: the phone or the carrier refuses it. "
         'A document ran `<Hangup reason="rejected"/>`, or began with a `<Hangup/>` without a reason.',
         "`CALL_REJECTED`",
         "Nothing.",
@@ -31,10 +62,11 @@ CODES: dict[int, tuple[str, str, str]] = {
     ),
     4010: ("The document has no element left.", "`NORMAL_CLEARING`", "Nothing."),
     6000: (
-        'A `<Hangup schedule="…"/>` was due, or it was the last element.',
-        "`NORMAL_CLEARING`",
+        'A `<Hangup schedule="…"/>` was due, or was the last element. A placed call: `time_limit`, `hangup_on_ring`.',
+        "`NORMAL_CLEARING`; `ALLOTTED_TIMEOUT` for `time_limit`, `ORIGINATOR_CANCEL` for `hangup_on_ring`",
         "Nothing.",
     ),
+    6010: ("A placed call: nobody answered within `ring_timeout`.", "`NO_ANSWER`", "Nothing."),
     6020: (
         "No audio arrived from the caller for `rtp_timeout`.",
         "`MEDIA_TIMEOUT`",
@@ -63,6 +95,7 @@ CODES: dict[int, tuple[str, str, str]] = {
         "`NORMAL_CLEARING`",
         "As for 8011.",
     ),
+    9100: ("A placed call: a machine answered, and `machine_detection` is `hangup`.", "`NORMAL_CLEARING`", "Nothing."),
     8014: ("The same as 8012 for the URL of a `<Redirect>`.", "`NORMAL_CLEARING`", "As for 8011."),
 }
 """HangupCauseCode -> (situation, HangupCause, remedy)."""
@@ -75,6 +108,8 @@ CAUSES = {
     19: "The other side was alerted and did not answer.",
     20: "The other side is not registered or not reachable.",
     21: "The call was rejected.",
+    22: "The number has changed.",
+    23: "The far end redirects the call to another destination, which is not called.",
     27: "The destination can't be reached.",
     28: "The number is incomplete or has an invalid format.",
     31: "Normal, without a more specific reason. Also used for every cause that is not in this table.",
@@ -87,9 +122,20 @@ CAUSES = {
     88: "The two sides are not compatible, such as without a common codec.",
     102: "A timer expired.",
     127: "Unspecified failure in interworking with another network.",
-    CANCELED_CAUSE: "The caller hung up before the call was answered. Not a Q.850 number: SIP's status for a canceled "
+    TIME_LIMIT_CAUSE: "The call's time limit was reached. Not a Q.850 number.",
+    CANCELED_CAUSE: "The call was canceled before it was answered. Not a Q.850 number: SIP's status for a canceled "
     "call.",
 }
+
+SOURCES = {
+    0: "`Unknown`, `Error`",
+    1000: "`Caller`, `API Request`",
+    2010: "`Carrier`, `Error`",
+    3010: "`Carrier`, `Answer XML`",
+    3020: "`Carrier`, `Answer XML`",
+    4000: "`Caller`, `Callee`, `API Request`, `Answer XML`, `Error`",
+}
+"""Codes that several can be the source of, beside the one that the code implies."""
 
 INTRODUCTION = """
 This page lets you find out why a call ended. Every request that is sent after the end of a call carries
@@ -97,8 +143,9 @@ This page lets you find out why a call ended. Every request that is sent after t
 that the call had joined. The log event `call` holds both as `code` and `cause`. The account's problems (`ari-conf
 problems ACCOUNT`) hold the code of a failure.
 
-`HangupCauseCode` says what happened in the document or in the server. `HangupCause` is the name of the telephony
-cause, as Asterisk reports it.
+`HangupCauseCode` says what happened in the document or in the server, `HangupCauseName` is its name, and `HangupSource`
+says who ended the call: `Plivo` stands for a limit or a schedule of the server's. `HangupCause` is the name of the
+telephony cause, as Asterisk reports it. A *placed call* is one that the API has placed.
 """
 FALLBACK = """
 For 7011 to 8014 the server first requests the account's fallback URL, if it has one. The call ends with the code only
@@ -115,8 +162,11 @@ def page() -> str:
     compare("hangup-codes.md", map(str, CODES), (str(code.value) for code in HangupCode))
     compare("hangup-codes.md, causes", map(str, CAUSES), map(str, Q850_CAUSE_NAMES))
     by_code = table(
-        ("HangupCauseCode", "When", "HangupCause", "What to do"),
-        ((code(str(number)), *texts) for number, texts in sorted(CODES.items())),
+        ("HangupCauseCode", "HangupCauseName", "HangupSource", "When", "HangupCause", "What to do"),
+        (
+            (code(str(n)), CODE_NAMES[n], SOURCES.get(n, code(source_of(n))), *texts)
+            for n, texts in sorted(CODES.items())
+        ),
     )
     by_cause = table(
         ("HangupCause", "Number", "Meaning"),
@@ -126,7 +176,7 @@ def page() -> str:
         "Hangup codes",
         INTRODUCTION,
         f"## HangupCauseCode\n\n{by_code}\n{FALLBACK}",
-        "## HangupCause\n\nThe numbers are those of ITU-T Q.850, with two exceptions. They are not "
+        "## HangupCause\n\nThe numbers are those of ITU-T Q.850, with three exceptions. They are not "
         f"sent.\n\n{by_cause}",
         f"## Calls without a code\n{REFUSED}",
     )

@@ -107,6 +107,7 @@ STATE = (
     ),
 )
 OWNERSHIP = (
+    Family("asterisks", "set", "names of all Asterisks that have had an owner", "server", "no expiry"),
     Family("owner:ASTERISK", "string", "fencing token of the owner; empty if it was released", "server", "no expiry"),
     Family(
         "lease:ASTERISK",

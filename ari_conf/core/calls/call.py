@@ -175,7 +175,7 @@ class Call(msgspec.Struct, Derived, tag=True):
     silence: bool = False
     """True if Asterisk was asked to send silence and may still be sending it."""
     outgoing: Outgoing | None = None
-    """What only a call that the server places has; None: the call has arrived."""
+    """State of placing the call; None: the call has arrived."""
 
     def __post_init__(self) -> None:
         self.constant_params = None
