@@ -21,6 +21,7 @@ from ari_conf.core import effects as do
 from ari_conf.core.conferences.conference import Conference
 from ari_conf.core.events import AccountWatched, CommandReceived
 from ari_conf.local.processes import free_port
+from ari_conf.ownership.lease import ASTERISKS_KEY, lease_key, owner_key
 from ari_conf.queues.command_queue import CommandConsumer, connect
 from ari_conf.settings import Settings, from_environment
 from ari_conf.store import accounts, members, state_store
@@ -42,6 +43,9 @@ class Owner:
         self.redis = Redis.from_url(url)
         self.url = url
         self.lock = threading.Lock()
+        self.redis.sadd(ASTERISKS_KEY, ASTERISK)
+        self.redis.set(owner_key(ASTERISK), "1.token")
+        self.redis.hset(lease_key(ASTERISK), "renewed_ms", 10**14)
         self.commands: list[CommandReceived] = []
         self.asterisk_is_there = True
         self.deaf = False
