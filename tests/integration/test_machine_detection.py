@@ -1,5 +1,7 @@
 """Answering-machine detection of placed calls: phones that answer with recordings of people and machines."""
 
+# ruff: noqa: F811 -- fixtures of another module
+
 from __future__ import annotations
 
 import asyncio
@@ -11,15 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from demo import g711
+from demo import sip
+from demo.codec import G722, PCMU, Codec
 from demo.phone import now_ms
 from demo.received_audio import Samples
-from demo.rtp import Sound
+from demo.rtp import RtpSession, Sound
 from tests import lateness
 from tests.integration.called_phone import CalledPhone
 from tests.integration.receiver import Request
 from tests.integration.test_beep import without_the_module
-from tests.integration.test_calling_out import Caller, api, calling, system  # noqa: F401  fixtures
+from tests.integration.test_calling_out import Caller, api, calling, system  # noqa: F401
 from tests.lateness import lasted, late_ms
 from tests.machine_detection.recordings import TEST, Recording
 
@@ -41,23 +44,41 @@ class Answering(CalledPhone):
 
     answered_ms = 0.0
 
+    def __init__(self, codec: Codec = PCMU) -> None:
+        super().__init__()
+        self._codec = codec
+
+    async def __aenter__(self) -> Answering:
+        await super().__aenter__()
+        assert self._session is not None
+        self._wire.remove(self._session)
+        self._session = RtpSession(self._host, lambda _at, _digit: None, self._codec)
+        self._wire.add(self._session)
+        return self
+
+    def _description(self) -> str:
+        assert self._session is not None
+        return sip.offer(self._host, self._session.port, codec=self._codec)
+
     def answer_with(self, samples: Samples) -> None:
         assert self._session is not None
         self.answer()
-        self._session.sound = Sound(g711.encode(samples))
+        self._session.sound = Sound(self._codec.encode(samples), quiet=self._codec.silence)
         self.answered_ms = now_ms()
 
 
 @pytest.fixture(autouse=True)
-def document(api: Caller) -> None:  # noqa: F811
+def document(api: Caller) -> None:
     api.stage.document("/answer", "<Wait length='60'/>")
 
 
 @asynccontextmanager
-async def answered(api: Caller, sound: Recording | Samples, **more: Any) -> AsyncGenerator[Answering]:  # noqa: F811
+async def answered(
+    api: Caller, sound: Recording | Samples, codec: Codec = PCMU, **more: Any
+) -> AsyncGenerator[Answering]:
     """Place a call that is answered with that sound."""
     samples = sound.samples() if isinstance(sound, Recording) else sound
-    async with Answering() as phone:
+    async with Answering(codec) as phone:
         await api.place(phone, **more)
         await phone.invited()
         phone.answer_with(samples)
@@ -66,7 +87,7 @@ async def answered(api: Caller, sound: Recording | Samples, **more: Any) -> Asyn
             phone.hang_up()
 
 
-async def told(api: Caller, event: str, phone: Answering) -> Request:  # noqa: F811
+async def told(api: Caller, event: str, phone: Answering) -> Request:
     return await api.stage.event(event, To=phone.uri)
 
 
@@ -84,7 +105,7 @@ def phrases(*lengths_ms: int, pause_ms: int = 400) -> Samples:
 
 
 @pytest.mark.row("machine_detection", "true: no document runs while it listens; then Machine=true if it is a machine")
-async def test_each_kind_of_answer_in_calls_at_once(api: Caller) -> None:  # noqa: F811
+async def test_each_kind_of_answer_in_calls_at_once(api: Caller) -> None:
     samples = {name: RECORDINGS[name].samples() for name in AT_ONCE}
 
     async def verdict(name: str, phone: Answering) -> tuple[str, bool, float, float]:
@@ -113,9 +134,18 @@ async def test_each_kind_of_answer_in_calls_at_once(api: Caller) -> None:  # noq
     api.stage.saw(f"{len(AT_ONCE)} recordings at once, all right, after {min(seconds)} to {max(seconds)} s")
 
 
+@pytest.mark.row("machine_detection", "with G.722, too")
+async def test_wideband_phones(api: Caller) -> None:
+    for name, verdict in (("speaking", None), ("real on the phone", "true")):
+        sound = np.clip(RECORDINGS[name].sound(), -32768, 32767).astype(np.int16)
+        async with answered(api, sound, G722, machine_detection="true") as phone:
+            assert (await told(api, "StartApp", phone)).params.get("Machine") == verdict
+    api.stage.saw("a person and a machine")
+
+
 @pytest.mark.row("machine_detection_url", "the document runs at once; the verdict is told later, of people too")
 @pytest.mark.parametrize("recording", [PERSON, MACHINE], ids=["person", "machine"])
-async def test_a_verdict_that_is_told_later(api: Caller, recording: Recording) -> None:  # noqa: F811
+async def test_a_verdict_that_is_told_later(api: Caller, recording: Recording) -> None:
     url = api.stage.receiver.url("/machine")
     async with answered(api, recording, machine_detection="true", machine_detection_url=url) as phone:
         asked = await told(api, "StartApp", phone)
@@ -136,7 +166,7 @@ async def test_a_verdict_that_is_told_later(api: Caller, recording: Recording) -
 
 
 @pytest.mark.row("machine_detection_method", "GET")
-async def test_the_method_of_the_verdict(api: Caller) -> None:  # noqa: F811
+async def test_the_method_of_the_verdict(api: Caller) -> None:
     more = {"machine_detection_url": api.stage.receiver.url("/machine"), "machine_detection_method": "GET"}
     async with answered(api, MACHINE, machine_detection="true", **more) as phone:
         assert (await told(api, "MachineDetection", phone)).method == "GET"
@@ -145,7 +175,7 @@ async def test_the_method_of_the_verdict(api: Caller) -> None:  # noqa: F811
 
 @pytest.mark.row("machine_detection", "hangup: a machine is hung up on, code 9100, with Machine=true")
 @pytest.mark.parametrize("with_url", [False, True], ids=["synchronous", "asynchronous"])
-async def test_a_machine_is_hung_up_on(api: Caller, with_url: bool) -> None:  # noqa: F811
+async def test_a_machine_is_hung_up_on(api: Caller, with_url: bool) -> None:
     more = {"machine_detection_url": api.stage.receiver.url("/machine")} if with_url else {}
     async with answered(api, MACHINE, machine_detection="hangup", **more) as phone:
         await phone.hung_up()
@@ -161,7 +191,7 @@ async def test_a_machine_is_hung_up_on(api: Caller, with_url: bool) -> None:  # 
 
 
 @pytest.mark.row("machine_detection", "hangup: a person is not hung up on")
-async def test_a_person_is_not_hung_up_on(api: Caller) -> None:  # noqa: F811
+async def test_a_person_is_not_hung_up_on(api: Caller) -> None:
     async with answered(api, PERSON, machine_detection="hangup") as phone:
         asked = await told(api, "StartApp", phone)
         assert "Machine" not in asked.params and phone.requests("BYE") == []
@@ -194,7 +224,7 @@ async def test_a_person_is_not_hung_up_on(api: Caller) -> None:  # noqa: F811
     ],
 )  # fmt: skip
 async def test_the_numbers_decide(
-    api: Caller,  # noqa: F811
+    api: Caller,
     parameter: str,
     value: int,
     sound: Samples,
@@ -210,7 +240,7 @@ async def test_the_numbers_decide(
     api.stage.saw(f"{seen} with {value}, after {(asked.at_ms - phone.answered_ms) / 1000:.1f} s")
 
 
-async def test_with_the_defaults_these_are_a_person_s(api: Caller) -> None:  # noqa: F811
+async def test_with_the_defaults_these_are_a_person_s(api: Caller) -> None:
     """So it is the numbers that decide in the test above."""
     for sound in (phrases(1300), phrases(700, 700)):
         async with answered(api, sound, machine_detection="true") as phone:
@@ -231,20 +261,20 @@ async def test_with_the_defaults_these_are_a_person_s(api: Caller) -> None:  # n
         ("machine_detection_url", "no url"),
     ],
 )
-async def test_values_that_are_not_allowed(api: Caller, parameter: str, value: Any) -> None:  # noqa: F811
+async def test_values_that_are_not_allowed(api: Caller, parameter: str, value: Any) -> None:
     body = {"from": "4930123", "to": "sip:1@127.0.0.1", "answer_url": api.stage.url, "machine_detection": "true"}
     status, reply = await api.ask("POST", "Call/", **body | {parameter: value})
     assert status == 400 and parameter in reply["error"], reply
 
 
-async def test_the_numbers_alone_do_not_begin_it(api: Caller) -> None:  # noqa: F811
+async def test_the_numbers_alone_do_not_begin_it(api: Caller) -> None:
     """Plivo's Python SDK always sends machine_detection_time."""
     async with answered(api, silence(), machine_detection_time=2000) as phone:
         asked = await told(api, "StartApp", phone)
         lasted(phone.answered_ms, asked.at_ms, 0, 1000)
 
 
-async def test_an_asterisk_that_cannot_listen(api: Caller) -> None:  # noqa: F811
+async def test_an_asterisk_that_cannot_listen(api: Caller) -> None:
     async with without_the_module(api.stage), answered(api, MACHINE, machine_detection="hangup") as phone:
         asked = await told(api, "StartApp", phone)
         lasted(phone.answered_ms, asked.at_ms, 0, 1500)
@@ -253,7 +283,7 @@ async def test_an_asterisk_that_cannot_listen(api: Caller) -> None:  # noqa: F81
 
 
 @pytest.mark.row("machine_detection", "a crash of the server while it listens loses neither the call nor the verdict")
-async def test_the_server_dies_while_it_listens(api: Caller) -> None:  # noqa: F811
+async def test_the_server_dies_while_it_listens(api: Caller) -> None:
     stage = api.stage
     sound = np.concatenate([silence(0.5), RECORDINGS["hello, cold"].samples()[4000:7000], silence(60)])
     more = {"machine_detection_time": 10000, "machine_detection_url": stage.receiver.url("/machine")}

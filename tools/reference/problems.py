@@ -42,6 +42,8 @@ REMEDIES = {
     "speech_failed": "Correct or shorten the text of the `Speak`. **Operator**: install voices.",
     "conference_not_joined": "Let all callers of a conference call the same server.",
     "conference_split": "End one of the conferences, and let its callers call again.",
+    "machine_detection_failed": "**Operator**: Asterisk must load `chan_rtp` and reach `ARI_CONF_MEDIA_LISTEN` by UDP. "
+    "At most 50 channels are listened to at once.",
     "asterisk_failed": "**Operator**: if it happens again, read the logs of the server and of Asterisk.",
     "line_bad": "The member should use a cable instead of Wi-Fi, or another network. If many members are concerned, "
     "**operator**: see [A member is hard to understand](../guide/troubleshooting.md#a-member-is-hard-to-understand).",
