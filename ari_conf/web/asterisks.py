@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,14 +18,17 @@ class Asterisks:
 
     names: list[str] = field(default_factory=list)
     read_at: float = float("-inf")
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while the names are read: requests that need them at the same time wait for one reading."""
 
     async def refresh(self, redis: Any, older_than_s: float) -> bool:
         """Read the names again unless they were read within `older_than_s` seconds; return whether they were read."""
-        now = time.monotonic()
-        if now - self.read_at < older_than_s:
-            return False
-        prefix = state_key("")
-        keys = [key async for key in redis.scan_iter(match=f"{prefix}*", count=SCAN_BATCH, _type="hash")]
-        self.names = sorted(key.decode(errors="replace").removeprefix(prefix) for key in keys)
-        self.read_at = now
-        return True
+        async with self.lock:
+            now = time.monotonic()
+            if now - self.read_at < older_than_s:
+                return False
+            prefix = state_key("")
+            keys = [key async for key in redis.scan_iter(match=f"{prefix}*", count=SCAN_BATCH, _type="hash")]
+            self.names = sorted(key.decode(errors="replace").removeprefix(prefix) for key in keys)
+            self.read_at = now
+            return True

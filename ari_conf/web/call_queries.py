@@ -12,10 +12,11 @@ from ari_conf.web.errors import ApiError
 from ari_conf.web.resources import Resources
 
 MAX_UUID_CHARS = 64
-KNOWN_FOR_S = 5.0
-"""Seconds for which the list of Asterisks counts as current. A call on an Asterisk that is not listed is looked for
-with a new list, at most once a second."""
-REFRESH_S = 1.0
+KNOWN_FOR_S = 60.0
+"""Seconds for which the list of Asterisks counts as current."""
+REFRESH_S = 2.0
+"""Seconds after which the list is read again for a call that is on none of them: Redis looks through all of its keys
+for it, and calls that have ended are asked for all the time."""
 
 not_found = ApiError(404, "call not found: it has ended, or the account has no such call")
 

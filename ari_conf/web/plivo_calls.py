@@ -54,6 +54,7 @@ CALLS: tuple[tuple[str, str, str], ...] = (
     ("GET, POST", "Zentrunk/", "SIP trunks"),
 )
 OFFERED = ("Conference", "Recording")
+PARTLY_OFFERED = ("Call",)
 NAMES = {path.partition("/")[0] for _, path, _ in CALLS if path} | {
     *("NumberPool", "Verification", "ComplianceApplication", "ComplianceDocument", "ComplianceDocumentType"),
     *("ComplianceRequirement", "Identity", "Address", "Profile", "10dlc", "TollfreeVerification"),
@@ -69,4 +70,6 @@ def not_offered(path: str) -> str | None:
     if found is None or (found[1] is not None and (found[1] not in NAMES or found[1] in OFFERED)):
         return None
     what = f"Plivo's {found[1]}/" if found[1] else "Plivo's call for the account itself"
+    if found[1] in PARTLY_OFFERED:
+        what = f"this call of {what}"
     return f"{what} is not offered here; {PAGE} lists what is"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -200,3 +201,12 @@ def test_the_same_request_twice_is_done_once(api: Api, owner: Owner):
         response = api.post(CALL + "DTMF/", {"digits": "1"}, Idempotency_Key="once")
         assert response.status == 202
     assert owner.stage.asterisk.channels["ann"].heard_digits == "1"
+
+
+def test_the_list_of_asterisks_is_read_again_for_a_call_on_a_new_one(api: Api, owner: Owner, served: Any):
+    assert api.post(CALL + "DTMF/", {"digits": "1"}).status == 202
+    resources = served.server.config.app.state.resources
+    resources.asterisks.names, resources.asterisks.read_at = ["another"], time.monotonic()
+    assert api.post(CALL + "DTMF/", {"digits": "1"}).status == 404, "read just now"
+    resources.asterisks.read_at -= 3
+    assert api.post(CALL + "DTMF/", {"digits": "1"}).status == 202
