@@ -507,3 +507,14 @@ def test_early_digits_do_not_answer(stage: Stage):
 def test_a_command_stands_its_way_through_redis(command: Any):
     addressed = do.ForCall("A", "u1", command)
     assert msgspec.json.decode(msgspec.json.encode(addressed), type=do.ForCall) == addressed
+
+
+def test_sounds_whose_turn_comes_later_are_prepared_in_advance(stage: Stage):
+    def warmed() -> list[Any]:
+        return [sound for effect in stage.all(effects.WarmSounds) for sound in effect.sounds if sound != SONG]
+
+    stage.call("ann", SONG)
+    play(stage, HELLO)
+    assert warmed() == []
+    play(stage, SoundList((Play("second"), Play("third"))))
+    assert warmed() == [Play("second"), Play("third")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ari_conf.core.hangup_codes import (
     CANCELED_CAUSE,
     CODE_NAMES,
+    LOST_RACE_CAUSE,
     NO_MEDIA_CAUSE,
     Q850_CAUSE_NAMES,
     TIME_LIMIT_CAUSE,
@@ -134,6 +135,7 @@ CAUSES = {
     88: "The two sides are not compatible, such as without a common codec.",
     102: "A timer expired.",
     127: "Unspecified failure in interworking with another network.",
+    LOST_RACE_CAUSE: "Another call of the same request was answered first. Not a Q.850 number.",
     TIME_LIMIT_CAUSE: "The call's time limit was reached. Not a Q.850 number.",
     CANCELED_CAUSE: "The call was canceled before it was answered. Not a Q.850 number: SIP's status for a canceled "
     "call.",

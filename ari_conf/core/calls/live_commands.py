@@ -13,12 +13,12 @@ from ari_conf.core.bounds import MAX_QUEUED, MAX_TRANSFERS
 from ari_conf.core.calls.call import Call
 from ari_conf.core.calls.call_state import FETCHING, IDENTIFYING, IN_CONFERENCE, RUNNING
 from ari_conf.core.calls.live_media import LiveMedia
-from ari_conf.core.effects import CommandReply
+from ari_conf.core.effects import CommandReply, WarmSounds
 from ari_conf.core.elements import Play
 from ari_conf.core.hangup_codes import HangupCode
 from ari_conf.core.messages import Outputs, SoundRequested, SoundStopRequested, TransferRequested
 from ari_conf.core.problem_kinds import ProblemKind
-from ari_conf.core.queued_sound import SOUND_TYPES, is_of
+from ari_conf.core.queued_sound import SOUND_TYPES, is_of, sounds_of
 
 TRANSFERABLE = FETCHING, RUNNING, IN_CONFERENCE
 NO_SECOND_LEG = "the call has no second leg: legs={} is only for a call that is bridged with another one; use aleg"
@@ -38,7 +38,11 @@ def handle_command(call: Call, queued: int, command_id: str, command: do.LiveCom
         case do.Transfer():
             return _transfer(call, command_id, command, now)
         case do.PlayToCall(sound):
-            out = [SoundRequested(call.call_uuid, sound)] if call.in_conference else call.play(sound, now)
+            behind = bool(queued) or (call.live is not None and bool(call.live.playback.queue))
+            out: Outputs = [SoundRequested(call.call_uuid, sound)] if call.in_conference else call.play(sound, now)
+            # Those behind the first would otherwise be prepared when their turn has come, after a pause.
+            later = sounds_of(sound)[0 if behind else 1 :]
+            out += [WarmSounds(call.call_uuid, call.auth_id, later)] if later else []
             message = "play started" if is_of(sound, Play) else "speak started"
         case do.StopPlayingToCall(kind):
             out = call.stop_playing(SOUND_TYPES[kind], now)
