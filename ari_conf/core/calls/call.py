@@ -674,6 +674,11 @@ class Call(msgspec.Struct, Derived, tag=True):
         running = self.running.player if isinstance(self.running, Gather | RecordRun) else self.running
         return running if isinstance(running, Player) else None
 
+    @property
+    def hears_talking(self) -> bool:
+        """Return True if the running element waits for the end of what the caller says."""
+        return self.player is not None and self.player.hears_talking
+
     def expectations(self) -> Iterator[Expectation]:
         """Yield what the call expects of Asterisk: see `expectations.py`."""
         yield Expectation("channel", self.channel_id, self.channel_id, if_gone=ev.ChannelHungUp(self.channel_id, 0))
