@@ -86,6 +86,8 @@ class AbortHandler:
         registry = self._registry
         for owner_id in registry.touched & registry.conferences.keys():
             registry.conferences[owner_id].step_ended()
+        for owner_id in registry.touched & registry.calls.keys():
+            registry.calls[owner_id].step_reports = []
         for call in [call for call in registry.calls.values() if call.is_finished]:
             registry.touched.add(call.call_uuid)
             registry.remove_call(call)

@@ -106,6 +106,7 @@ class Registry:
         """Bring deadline, name and membership of the registry in line with what a step has made of the owner."""
         deadline = None
         if (call := self.calls.get(owner_id)) is not None:
+            call.step_reports = []
             if call.is_finished:
                 self.remove_call(call)
             else:

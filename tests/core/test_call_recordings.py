@@ -12,11 +12,13 @@ from ari_conf.core import elements as el
 from ari_conf.core import events as ev
 from ari_conf.core import ids
 from ari_conf.core.bounds import MAX_CALL_RECORDINGS
+from ari_conf.core.calls.call import Call
 from ari_conf.core.expectations import AsteriskState
 from ari_conf.core.invariants import call_violations
 from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.core.reconciliation.plan import make_plan
 from ari_conf.core.recording import STOP_TIMEOUT_MS, RecordingState
+from ari_conf.core.step_failed import StepFailed
 from tests.core.copies import copied
 from tests.core.stage import ACTION, CALLBACK, START, Stage, stay
 
@@ -406,3 +408,20 @@ def test_a_caller_who_fell_silent_unheard_has_said_all(stage: Stage) -> None:
     stage.tell(*make_plan(stage.engine, [], everything(stage), why="connection", ours=bool).missed_events)  # type: ignore[arg-type]
     stage.pass_time(3.1)
     assert not stage.asterisk.recordings
+
+
+@pytest.mark.parametrize("place", ["_hangup_callback", "_stop_running"])
+def test_a_step_that_fails_loses_no_recording(stage: Stage, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    stage.call("ann", session(), el.Wait(60))
+
+    def breaks(*_: Any) -> None:
+        monkeypatch.undo()
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(Call, place, breaks)
+    with pytest.raises(StepFailed) as failed:
+        stage.hang_up("ann")
+    stage.carry_out(stage.engine.abort_failed_step(failed.value, stage.now))
+    assert len(stage.all(do.StoreRecording)) == 1
+    stage.pass_time(60)
+    stage.assert_nothing_is_left()

@@ -303,7 +303,7 @@ class Asterisk:
             case do.DetectTalking(_, silence_ms):
                 begins = channel.silence_ms is None and silence_ms is not None
                 channel.silence_ms = silence_ms
-                if begins and channel.talking:
+                if begins and channel.talking and channel.bridge is None:
                     self._tell(channel.channel_id, ev.TalkingStarted(channel.channel_id))
             case do.DetectBeep(_, on):
                 channel.beeps = on

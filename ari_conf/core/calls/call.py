@@ -42,6 +42,7 @@ from ari_conf.core.effects import (
     Answer,
     CreateChannel,
     DialChannel,
+    Effect,
     FetchDocument,
     FetchSoundDocument,
     HangUp,
@@ -131,13 +132,15 @@ HANGUP_ATTEMPTS_UNTIL_PROBLEM = 3
 
 
 class Derived:
-    """Attribute that is derived from a call's fields and never persisted."""
+    """Attributes that are derived from a call's fields, or belong to the step in progress; never persisted."""
 
-    __slots__ = ("constant_params",)
+    __slots__ = ("constant_params", "step_reports")
 
     constant_params: tuple[Params, Params] | None
     """Cache: constant standard parameters, before and after CallStatus. Building them for each callback is half of its
     cost."""
+    step_reports: list[Effect]
+    """Recording jobs of the step in progress, which `give_up` repeats if the step fails."""
 
 
 class Call(msgspec.Struct, Derived, tag=True):
@@ -213,6 +216,7 @@ class Call(msgspec.Struct, Derived, tag=True):
 
     def __post_init__(self) -> None:
         self.constant_params = None
+        self.step_reports = []
 
     def change_state(self, state: CallState) -> None:
         """Change the state. Raises IllegalTransition, before anything has changed, if the table does not have it."""
@@ -1051,12 +1055,13 @@ class Call(msgspec.Struct, Derived, tag=True):
         if not plausible(self.started_at, self.answered_at):
             self.started_at, self.answered_at, self.constant_params = now, None, None
         problem = self.problem(ProblemKind.CALL_ENDED_BY_ERROR, why)
+        recordings: Outputs = [*self.step_reports]
         try:
-            recordings = call_recording.end_all(self, now)
+            recordings += call_recording.end_all(self, now)
         except Exception:
-            # They are damaged. The call is ended all the same; its files stay in Asterisk.
-            recordings = []
-        self.recordings = {}
+            # They are damaged. The call is ended all the same; their files stay in Asterisk.
+            self.recordings = {}
+        self.step_reports = []
         return [*self._end_after_error(problem, now), *recordings]
 
     def _end_after_error(self, problem: ReportProblem, now: int) -> Outputs:
@@ -1150,6 +1155,11 @@ class Call(msgspec.Struct, Derived, tag=True):
         """Return the player of the running element."""
         running = self.running.player if isinstance(self.running, Gather | RecordRun) else self.running
         return running if isinstance(running, Player) else None
+
+    @property
+    def hears_talking(self) -> bool:
+        """Return True if the running element waits for the end of what the caller says."""
+        return self.player is not None and self.player.hears_talking
 
     def expectations(self) -> Iterator[Expectation]:
         """Yield what the call expects of Asterisk: see `expectations.py`."""

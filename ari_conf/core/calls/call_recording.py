@@ -159,6 +159,7 @@ class RecordedCall(Protocol):
     to: str
     wideband: bool
     recordings: dict[str, CallRecording]
+    step_reports: list[Effect]
 
     def standard_params(self, event: str) -> Params: ...
 
@@ -322,10 +323,12 @@ def end_all(call: RecordedCall, now: int) -> Outputs:
 def _hand_over_all(call: RecordedCall, ended: list[CallRecording], now: int) -> Outputs:
     out: Outputs = []
     for recording in ended:
-        del call.recordings[recording.recording_id]
         if not recording.handed_over:
+            job: list[Effect] = [_note_of_numbers(call, recording), recording.hand_over()]
+            call.step_reports += job
+            out += job
             recording.handed_over = True
-            out += [_note_of_numbers(call, recording), recording.hand_over()]
+        del call.recordings[recording.recording_id]
     return out
 
 

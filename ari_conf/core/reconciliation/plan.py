@@ -112,7 +112,7 @@ def _assume_silence(engine: Engine | Batch) -> list[ev.Event]:
     talking forever, and no other member could take the floor."""
     talking = [m for conference in engine.conferences.values() for m in conference.talking_members()]
     # A Wait counts the silence from here on.
-    waiting = [c for c in engine.calls.values() if c.player is not None and c.player.hears_talking]
+    waiting = [call for call in engine.calls.values() if call.hears_talking]
     silent: list[ev.Event] = [ev.TalkingFinished(member.channel_id) for member in talking]
     return silent + [ev.AudioStopped(call.channel_id, 0) for call in waiting]
 
