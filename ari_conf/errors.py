@@ -148,6 +148,14 @@ class WorkerUnhealthy(AriConfError):
     pass
 
 
+class HistoryUnavailable(AriConfError):
+    """The history's database can't be used now."""
+
+
+class HistoryRefused(AriConfError):
+    """The history's database refuses data, now and later."""
+
+
 class AccountError(AriConfError):
     pass
 
