@@ -29,9 +29,8 @@ QUERY_CANCELED = "57014"
 @contextmanager
 def bounded(database: HistoryDatabase, seconds: float = QUERY_S) -> Iterator[Connection]:
     """Open a transaction for queries that end after `seconds`. Raises HistoryTooSlow then, or HistoryUnavailable."""
-    with database.read() as connection:
-        with _limit(database, connection, seconds):
-            yield connection
+    with database.read() as connection, _limit(database, connection, seconds):
+        yield connection
 
 
 @contextmanager

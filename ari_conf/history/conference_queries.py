@@ -142,7 +142,7 @@ def _recording_counts(connection: Connection, auth_id: str, ids: Sequence[str]) 
     r = recordings.c
     own = (r.auth_id == auth_id, r.conference_id.in_(ids))
     counted = select(r.conference_id, func.count()).where(*own).group_by(r.conference_id)
-    return {id: number for id, number in connection.execute(counted)}
+    return {row[0]: row[1] for row in connection.execute(counted)}
 
 
 def _outcomes(connection: Connection, auth_id: str, ids: Sequence[str]) -> dict[tuple[str, str], int]:
@@ -160,7 +160,14 @@ def _problem_counts(connection: Connection, auth_id: str, ids: Sequence[str]) ->
         .where(m.conference_id.in_(ids), p.auth_id == auth_id)
         .group_by(m.conference_id)
     )
-    return {id: number for id, number in connection.execute(counted)}
+    return {row[0]: row[1] for row in connection.execute(counted)}
+
+
+def get_name(connection: Connection, auth_id: str, conference_id: str) -> str | None:
+    """Return the name of an ended conference; None: the account has none with this id."""
+    c = conferences.c
+    found = select(c.name).where(c.conference_id == conference_id, c.auth_id == auth_id)
+    return connection.execute(found).scalar_one_or_none()
 
 
 def list_members(

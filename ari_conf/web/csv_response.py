@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import structlog
 from fastapi import Request
@@ -20,7 +20,8 @@ from fastapi.responses import StreamingResponse
 
 from ari_conf.common.safe_text import stripped
 from ari_conf.errors import AriConfError
-from ari_conf.web.errors import ApiError, too_much
+from ari_conf.web.auth import ApiClient
+from ari_conf.web.errors import too_much
 
 log = structlog.get_logger()
 
@@ -68,54 +69,42 @@ def lines(rows: Iterable[Row]) -> str:
 
 
 async def respond(
-    request: Request,
-    auth_id: str,
-    counts: Counter[str],
-    header: Sequence[str],
-    read: ReadBatch,
-    *,
-    name: str,
-    limit: int = MAX_ROWS,
-    offset: int = 0,
-    next_page: str | None = None,
+    request: Request, client: ApiClient, header: Sequence[str], read: ReadBatch, *, name: str, offset: int = 0
 ) -> StreamingResponse:
-    """Return the response with at most `limit` rows from `offset` on.
+    """Return a file with the rows from `offset` on, MAX_ROWS at most. `name`: the file's name.
 
-    `counts`: files that this process sends now, by account. `next_page`: path of the file with the rows that follow.
-    The first batch is read before the response starts, so that a database that is away is still a 503. Raises ApiError.
-    """
+    Whether rows follow, and the first batch, are read before the response starts: a database that is away is a 503.
+    Raises ApiError 429 if the account is fetching STREAMS_EACH files."""
+    counts, auth_id = client.resources.csv_counts, client.auth_id
     if counts[auth_id] >= STREAMS_EACH:
         raise too_much(f"{STREAMS_EACH} CSV files of this account are already being fetched: try again later")
-    first = list(await read(min(BATCH_ROWS, limit), offset))
+    first = list(await read(BATCH_ROWS, offset))
     headers = {
         "Content-Disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}",
         "Cache-Control": "no-store",
         "X-Content-Type-Options": "nosniff",
     }
-    if next_page is not None:
-        headers["Link"] = f'<{next_page}>; rel="next"'
-    return _Counted(_text(header, first, read, limit, offset), headers, counts, auth_id)
+    if len(first) == BATCH_ROWS and list(await read(1, offset + MAX_ROWS)):
+        query = {**request.query_params, "format": "csv", "offset": str(offset + MAX_ROWS)}
+        headers["Link"] = f'<{request.scope["path"]}?{urlencode(query)}>; rel="next"'
+    return _Counted(_text(header, first, read, offset), headers, counts, auth_id)
 
 
-async def _text(
-    header: Sequence[str], first: list[Row], read: ReadBatch, limit: int, offset: int
-) -> AsyncIterator[str]:
+async def _text(header: Sequence[str], first: list[Row], read: ReadBatch, offset: int) -> AsyncIterator[str]:
     yield BYTE_ORDER_MARK + lines([header])
     rows, sent = first, 0
     while rows:
         yield lines(rows)
         sent += len(rows)
-        if len(rows) < BATCH_ROWS or sent >= limit:
+        if len(rows) < BATCH_ROWS or sent >= MAX_ROWS:
             return
-        rows = list(await read(min(BATCH_ROWS, limit - sent), offset + sent))
+        rows = list(await read(BATCH_ROWS, offset + sent))
 
 
 class _Counted(StreamingResponse):
     """Response that counts as a file of its account until it is sent or the client disconnects."""
 
-    def __init__(
-        self, text: AsyncIterator[str], headers: dict[str, str], counts: Counter[str], auth_id: str
-    ) -> None:
+    def __init__(self, text: AsyncIterator[str], headers: dict[str, str], counts: Counter[str], auth_id: str) -> None:
         super().__init__(text, 200, headers, f"{MEDIA_TYPE}; charset=utf-8")
         self._counts, self._auth_id = counts, auth_id
 
@@ -123,7 +112,7 @@ class _Counted(StreamingResponse):
         self._counts[self._auth_id] += 1
         try:
             await super().__call__(scope, receive, send)
-        except (AriConfError, ApiError) as failure:
+        except AriConfError as failure:
             # The status has been sent already. The connection ends early, so that the client notices the missing rows.
             log.error("csv stream interrupted", auth_id=self._auth_id, reason=str(failure))
         finally:

@@ -6,40 +6,31 @@ A database that is slow or away holds up no request for what lives, which comes 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from fastapi import Request
 from sqlalchemy import Connection
 
 from ari_conf.history import queries
 from ari_conf.history.bounded_queries import bounded
-from ari_conf.history.database import HistoryDatabase
+from ari_conf.web.auth import ApiClient
 from ari_conf.web.pagination import paged
-from ari_conf.web.request_threads import Threads
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
-READS, READS_EACH, MAX_WAITING = 6, 2, 50
-"""Maximum number of concurrent queries: in this process, and for one account; and of an account's requests that wait."""
 
+async def read_history(
+    client: ApiClient, read: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+) -> T:
+    """Return the result of `read`, which queries the history. Raises HistoryUnavailable or TooManyWaiting."""
+    resources = client.resources
 
-class HistoryReader:
-    def __init__(self, database: HistoryDatabase) -> None:
-        self._database = database
-        self._threads = Threads("history", READS, READS_EACH, MAX_WAITING)
+    def work() -> T:
+        with bounded(resources.history) as connection:
+            return read(connection, *args, **kwargs)
 
-    async def run(self, auth_id: str, read: Callable[[Connection], T]) -> T:
-        """Return the result of `read`, which queries the history. Raises HistoryUnavailable or TooManyWaiting."""
-
-        def work() -> T:
-            with bounded(self._database) as connection:
-                return read(connection)
-
-        return await self._threads.run(auth_id, work)
-
-    def close(self) -> None:
-        self._threads.close()
-        self._database.close()
+    return await resources.history_reads.run(client.auth_id, work)
 
 
 class _Page(Protocol):

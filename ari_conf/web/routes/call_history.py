@@ -20,10 +20,10 @@ from ari_conf.web.async_calls import now_ms
 from ari_conf.web.auth import ApiClient, CurrentClient
 from ari_conf.web.errors import ApiError
 from ari_conf.web.execution import execute
+from ari_conf.web.history_reader import history_page, read_history
 from ari_conf.web.middleware import decode_path_part
 from ari_conf.web.openapi import openapi_query, openapi_responses
 from ari_conf.web.parameters import params_dependency
-from ari_conf.web.history_reader import history_page
 from ari_conf.web.routes import history_filters as filters
 from ari_conf.web.routes.history_filters import NumberPart, Offset, Seconds, TimeText, none_if_empty
 
@@ -195,7 +195,7 @@ async def list_ended_calls(request: Request, client: ApiClient, body: CallFilter
             total, rows = queries.list_calls(connection, client.auth_id, wanted, body.limit, body.offset)
             return total, _calls_json(connection, client.auth_id, rows)
 
-        total, objects = await client.resources.history.run(client.auth_id, read)
+        total, objects = await read_history(client, read)
         return ApiResult(200, {"meta": history_page(request, body, total, len(objects)), "objects": objects})
 
     return await execute(request, client, body, work)
@@ -209,7 +209,7 @@ async def get_ended_call(request: Request, client: ApiClient, call_uuid: str, bo
             row = queries.get_call(connection, client.auth_id, call_uuid[:MAX_UUID_CHARS])
             return [] if row is None else _calls_json(connection, client.auth_id, [row])
 
-        found = await client.resources.history.run(client.auth_id, read)
+        found = await read_history(client, read)
         if not found:
             error = "call not found among the ended ones: its record follows some seconds after its end; "
             raise ApiError(404, error + "for a live call, use status=live")

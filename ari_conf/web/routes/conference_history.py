@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -22,16 +21,15 @@ from ari_conf.web import csv_response
 from ari_conf.web import models as m
 from ari_conf.web.api_result import ApiResult
 from ari_conf.web.auth import ApiClient, CurrentClient
-from ari_conf.web.csv_response import MAX_ROWS
 from ari_conf.web.errors import ApiError
 from ari_conf.web.execution import execute
 from ari_conf.web.format import format_time
-from ari_conf.web.history_reader import history_page
+from ari_conf.web.history_reader import history_page, read_history
 from ari_conf.web.middleware import decode_path_part
 from ari_conf.web.openapi import openapi_query, openapi_responses
 from ari_conf.web.parameters import params_dependency
 from ari_conf.web.routes import history_filters as filters
-from ari_conf.web.routes.history_filters import NumberPart, Offset, TimeText, VisibleText, none_if_empty
+from ari_conf.web.routes.history_filters import NumberPart, Offset, TimeText, VisibleText
 
 router = APIRouter()
 
@@ -82,7 +80,7 @@ class HistoryParams(m.ApiRequest):
 
 
 class HistoryFilters(HistoryParams):
-    """Filters for ended conferences. A conference must match all that are given."""
+    """Filters for ended conferences. A conference must match all that are given. A CSV file has no `limit`."""
 
     limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = 20
     offset: Offset = 0
@@ -233,7 +231,7 @@ async def list_ended_conferences(
         return total, [conference_json(one) for one in found]
 
     async def work() -> ApiResult:
-        total, objects = await client.resources.history.run(client.auth_id, read)
+        total, objects = await read_history(client, read)
         return ApiResult(200, {"meta": history_page(request, body, total, len(objects)), "objects": objects})
 
     return await execute(request, client, body, work)
@@ -255,7 +253,7 @@ async def get_ended_conference(
         return await _members_as_csv(request, client, conference_id)
 
     async def work() -> ApiResult:
-        found = await client.resources.history.run(auth_id, _read_details, auth_id, conference_id)
+        found = await read_history(client, _read_details, auth_id, conference_id)
         if found is None:
             raise not_found()
         return ApiResult(200, found)
@@ -274,11 +272,9 @@ async def _list_as_csv(request: Request, client: ApiClient, body: HistoryFilters
         return [_conference_row(one) for one in found]
 
     async def batch(limit: int, offset: int) -> list[csv_response.Row]:
-        return await client.resources.history.run(client.auth_id, read, limit, offset)
+        return await read_history(client, read, limit, offset)
 
-    return await csv_response.respond(
-        request, client, LIST_COLUMNS, batch, name="conferences.csv", offset=body.offset
-    )
+    return await csv_response.respond(request, client, LIST_COLUMNS, batch, name="conferences.csv", offset=body.offset)
 
 
 async def _members_as_csv(request: Request, client: ApiClient, conference_id: str) -> Response:
@@ -292,9 +288,9 @@ async def _members_as_csv(request: Request, client: ApiClient, conference_id: st
         return conference_queries.get_name(connection, auth_id, conference_id)
 
     async def batch(limit: int, offset: int) -> list[csv_response.Row]:
-        return await client.resources.history.run(auth_id, read, limit, offset)
+        return await read_history(client, read, limit, offset)
 
-    name = await client.resources.history.run(auth_id, read_name)
+    name = await read_history(client, read_name)
     if name is None:
         raise not_found()
     return await csv_response.respond(request, client, MEMBER_COLUMNS, batch, name=f"{name}.csv")
@@ -315,8 +311,8 @@ def _member_row(row: Row[Any]) -> csv_response.Row:
         row.from_number,
         row.to_number,
         row.caller_name,
-        _spreadsheet_time(row.joined_ms),
-        _spreadsheet_time(row.left_ms),
+        format_time(row.joined_ms),
+        format_time(row.left_ms),
         (row.left_ms - row.joined_ms) // 1000,
         row.exit_reason,
         None if row.talk_ms is None else row.talk_ms // 1000,

@@ -65,7 +65,7 @@ Offset = Annotated[int, Field(ge=0, le=MAX_OFFSET)]
 
 
 def reject_unsupported(given: Mapping[str, Any], unsupported: Mapping[str, str]) -> None:
-    """Raise ValueError if a filter is given that is not offered: without it, the list would have more than was meant."""
+    """Raise ValueError if a filter is given that is not offered: ignored, it would list more than was meant."""
     for name in unsupported.keys() & given.keys():
         if given[name]:
             raise ValueError(f"{name}: {unsupported[name]}")
