@@ -12,7 +12,7 @@ from fastapi import Request
 from sqlalchemy import Connection
 
 from ari_conf.history import queries
-from ari_conf.history.bounded_queries import bounded
+from ari_conf.history.bounded_queries import QUERY_S, bounded
 from ari_conf.web.auth import ApiClient
 from ari_conf.web.pagination import paged
 
@@ -27,7 +27,7 @@ async def read_history(
     resources = client.resources
 
     def work() -> T:
-        with bounded(resources.history) as connection:
+        with bounded(resources.history, QUERY_S) as connection:
             return read(connection, *args, **kwargs)
 
     return await resources.history_reads.run(client.auth_id, work)
