@@ -2,9 +2,9 @@
 import { ADVICE } from "./advice.js";
 import { apiPath, get } from "./api.js";
 import { html } from "./dom.js";
-import { count, formatClock, formatDuration, formatTime } from "./format.js";
+import { count, formatClock, formatDuration, formatRange, formatTime } from "./format.js";
 import { icon } from "./icons.js";
-import { MemberTimeline } from "./member_timeline.js";
+import { END, MemberTimeline } from "./member_timeline.js";
 import { ErrorBanner, Loading, useFetched } from "./use_fetched.js";
 
 export function EndedConference({ id }) {
@@ -23,7 +23,7 @@ function ConferenceView({ conference, at }) {
   return html`
     <div class="heading">
       <h1 tabindex="-1">${name}</h1>
-      <p>${formatTime(start)} to ${formatTime(end)}, <span aria-hidden="true">${formatClock(duration * 1000)}</span><span class="unseen">${formatDuration(duration * 1000)}</span>, ${count(conference.member_count, "member")}, at most ${conference.max_members} at the same time</p>
+      <p>${formatRange(start, end)}, <span aria-hidden="true">${formatClock(duration * 1000)}</span><span class="unseen">${formatDuration(duration * 1000)}</span>, ${count(conference.member_count, "member")}, at most ${conference.peak_member_count} at the same time. ${END[conference.end_reason] ?? ""}</p>
       <div class="commands end"><a class="button" href=${`${at}?format=csv`} download>${icon("download")}CSV</a></div>
     </div>
     <${MemberTimeline} conference=${conference} />
@@ -38,7 +38,7 @@ function Recordings({ recordings }) {
     <div class="heading"><h2 id="its-recordings">Recordings</h2></div>
     <ul class="card list">${recordings.map((one) => html`<li key=${one.recording_id}><a class="row" href=${`#/recordings/${encodeURIComponent(one.recording_id)}`}>
       <span class="name">${formatTime(one.start_time)}</span>
-      <span class="hint">${one.recording_format}</span>
+      <span class="hint">starts after ${formatDuration(Math.max(0, one.start_ms))}, ${one.recording_format}</span>
       <span class="clock"><span aria-hidden="true">${formatClock(one.duration_ms)}</span><span class="unseen">${formatDuration(one.duration_ms)}</span></span>
     </a></li>`)}</ul>
   </section>`;
