@@ -443,12 +443,13 @@ EVENTS: dict[str, tuple[str, str]] = {
         "Check object storage: `ari-conf doctor`.",
     ),
     "history unavailable": (
-        "A request for ended calls or conferences could not be answered: the database of the history is unreachable, or "
-        "its tables are not up to date (`reason`). The reply was 503; what lives is not affected.",
+        "A request for ended calls or conferences could not be answered: the database of the history is unreachable, "
+        "or its tables are not up to date (`reason`). The reply was 503; what lives is not affected.",
         "Check the database: `ari-conf doctor`.",
     ),
     "csv stream interrupted": (
-        "The database of the history failed while a CSV file was being sent (`reason`); the connection is closed early.",
+        "The database of the history failed while a CSV file was being sent (`reason`); the connection is closed "
+        "early.",
         "Check the database: `ari-conf doctor`.",
     ),
     "recording stream interrupted": (
