@@ -21,9 +21,9 @@ from redis import Redis
 
 from ari_conf.common import lua
 from ari_conf.common.redis_keys import PREFIX as KEYS
-from ari_conf.queues import outbox, partitioned_queue
+from ari_conf.queues import outbox, partitioned_queue, queue_names
 
-QUEUE = "history"
+QUEUE = queue_names.HISTORY
 PREFIX = KEYS + "history-inbox:"
 UNREADABLE = KEYS + "history-unreadable:"
 MAX_UNREADABLE = 1000
