@@ -172,8 +172,8 @@ class Settings(BaseModel):
     """Minutes after which others may use the conference names of an Asterisk that no server owns any more."""
     problems_kept: int = Field(200, ge=1)
     """Number of problems kept for an account, the newest."""
-    callbacks_kept: int = Field(1000, ge=0)
-    """Number of delivered callbacks kept for an account, the newest, for a week. 0: none."""
+    delivered_callbacks_days: int = Field(7, ge=0)
+    """Days for which the history keeps delivered callbacks. 0: it keeps none."""
     dead_letters_kept: int = Field(10_000, ge=1)
     """Number of dead letters (undeliverable callbacks) kept for an account, the newest."""
     dead_letters_days: int = Field(30, ge=1)

@@ -54,6 +54,11 @@ class HistoryDatabase:
     def is_sqlite(self) -> bool:
         return self._url.get_backend_name() == "sqlite"
 
+    @property
+    def is_ready(self) -> bool:
+        """True once the tables were found to be up to date, until the database fails."""
+        return self._is_ready
+
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """Open a transaction for queries. Raises HistoryUnavailable, also if the tables are not up to date."""
