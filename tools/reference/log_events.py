@@ -442,6 +442,16 @@ EVENTS: dict[str, tuple[str, str]] = {
         "Object storage did not deliver a recording; the client gets 503, or 404 if it is not there.",
         "Check object storage: `ari-conf doctor`.",
     ),
+    "history unavailable": (
+        "A request for ended calls or conferences could not be answered: the database of the history is unreachable, "
+        "or its tables are not up to date (`reason`). The reply was 503; what lives is not affected.",
+        "Check the database: `ari-conf doctor`.",
+    ),
+    "csv stream interrupted": (
+        "The database of the history failed while a CSV file was being sent (`reason`); the connection is closed "
+        "early.",
+        "Check the database: `ari-conf doctor`.",
+    ),
     "recording stream interrupted": (
         "Object storage failed while a recording was being sent; the connection is closed early.",
         "Check object storage: `ari-conf doctor`.",
