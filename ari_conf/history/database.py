@@ -27,6 +27,7 @@ from ari_conf.common import database_url
 from ari_conf.errors import HistoryRefused, HistoryUnavailable
 from ari_conf.settings import Settings
 
+MIGRATIONS = Path(__file__).parent / "migrations"
 CONNECT_S = 3
 """Seconds for a connection to PostgreSQL."""
 STATEMENT_S = 20
@@ -185,7 +186,7 @@ def _is_known(revision: str) -> bool:
 
 def _alembic() -> Config:
     configuration = Config()
-    configuration.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    configuration.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     return configuration
 
 

@@ -99,8 +99,10 @@ def _write_all(database: HistoryDatabase, entries: Iterable[Entry]) -> None:
             if table in found:
                 insert(connection, table, list(found[table].values()), replace=table in REPLACED)
         if numbers:
-            gone = tables.recording_numbers.c.recording_id.in_(list(numbers))
-            connection.execute(delete(tables.recording_numbers).where(gone))
+            n = tables.recording_numbers.c
+            accounts = {row["auth_id"] for rows in numbers.values() for row in rows}
+            gone = delete(tables.recording_numbers).where(n.recording_id.in_(list(numbers)), n.auth_id.in_(accounts))
+            connection.execute(gone)
             insert(connection, tables.recording_numbers, [row for rows in numbers.values() for row in rows])
 
 
