@@ -37,7 +37,8 @@ def member(number: int = 1, conference_id: str = "conf1", auth_id: str = "A", **
     fields: dict[str, Any] = {
         "conference_id": conference_id, "member_id": number, "auth_id": auth_id, "call_uuid": f"call{number}",
         "joined_ms": T0 + 1_000 * number, "left_ms": T0 + 50_000, "exit_reason": "hangup", "from_": "491511",
-        "to": "100", "caller_name": "Ann", "talk_ms": 3_000, "talks": ((T0 + 2_000, T0 + 3_000), (T0 + 5_000, T0 + 7_000)),
+        "to": "100", "caller_name": "Ann", "talk_ms": 3_000,
+        "talks": ((T0 + 2_000, T0 + 3_000), (T0 + 5_000, T0 + 7_000)),
         "quality": LineQuality(LineFigures(4.0), LineFigures(2.9), LineFigures(3.9, 1.5, 0.5, 8.0, 7.0, 40.0), 48.0),
     }  # fmt: skip
     return ArchiveMember(**(fields | more))
