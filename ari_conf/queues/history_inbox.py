@@ -4,6 +4,7 @@
 |---|---|
 | ari_conf:history-inbox:ACCOUNT | list: entries (JSON, `history.entries`), the oldest first |
 | ari_conf:history-unreadable:ACCOUNT | list: the newest entries that could not be written, and never will be |
+| ari_conf:history-entries | hash, account -> number of its entries in the database, approximately |
 | ari_conf:history:… | see `partitioned_queue`: an entry for each inbox that is not empty |
 
 An entry is added by the script that makes what it tells: a step, or the settlement of a callback. A worker writes a
@@ -26,6 +27,7 @@ from ari_conf.queues import outbox, partitioned_queue, queue_names
 QUEUE = queue_names.HISTORY
 PREFIX = KEYS + "history-inbox:"
 UNREADABLE = KEYS + "history-unreadable:"
+WRITTEN_KEY = KEYS + "history-entries"
 MAX_UNREADABLE = 1000
 """Maximum entries of an account that are kept although they could not be written, the newest."""
 BATCH, BATCH_BYTES = 500, 2 * 1024 * 1024
@@ -93,12 +95,38 @@ def remove(redis: Redis, auth_id: str, entries: Sequence[bytes], unreadable: Ite
     """Remove the oldest entries, which are these, and keep the unreadable ones apart. Return False, and change nothing,
     if another worker has removed them."""
     kept = list(unreadable)
-    parts: list[bytes | int] = [entries[0], len(entries), len(entries) - len(kept), MAX_UNREADABLE, *kept]
+    parts: list[bytes | str | int] = [
+        auth_id,
+        entries[0],
+        len(entries),
+        len(entries) - len(kept),
+        MAX_UNREADABLE,
+        *kept,
+    ]
     return bool(redis.eval(_REMOVE, 2, key(auth_id), UNREADABLE + auth_id, *parts))
 
 
-def count(redis: Redis, auth_id: str) -> int:
-    return redis.llen(key(auth_id)) + redis.llen(UNREADABLE + auth_id)
+def retry(redis: Redis, auth_id: str) -> int:
+    """Return the entries that could not be written to the inbox, such as after an upgrade; return their number."""
+    moved = 0
+    while entry := cast("bytes | None", redis.rpop(UNREADABLE + auth_id)):
+        add(redis, auth_id, entry)
+        moved += 1
+    return moved
+
+
+def set_written(redis: Redis, auth_id: str, count: int) -> None:
+    """Set the number of an account's entries that are in the database; 0: there are none."""
+    if count:
+        redis.hset(WRITTEN_KEY, auth_id, count)
+    else:
+        redis.hdel(WRITTEN_KEY, auth_id)
+
+
+def delete(redis: Redis, auth_id: str) -> bool:
+    """Delete what waits of an account. Return True if a worker is writing some of it at this moment."""
+    redis.delete(key(auth_id), UNREADABLE + auth_id)
+    return partitioned_queue.discard(redis, QUEUE, [f"{auth_id}:-:-"]) > 0
 
 
 def backlog(client: Redis) -> Backlog:
