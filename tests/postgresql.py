@@ -1,6 +1,6 @@
 """PostgreSQL servers for tests: a server of its own on a free port of 127.0.0.1, in a folder that only lives as long.
 
-PostgreSQL does not run as root: then it is started as the user `postgres`, whom its package creates.
+PostgreSQL does not run as root: then it is started as the user `postgres` of its package.
 """
 
 from __future__ import annotations

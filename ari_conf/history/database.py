@@ -56,6 +56,11 @@ class HistoryDatabase:
         return self._url.get_backend_name() == "sqlite"
 
     @property
+    def file_exists(self) -> bool:
+        """Return whether the file of SQLite exists."""
+        return Path(self._url.database or "").exists()
+
+    @property
     def is_ready(self) -> bool:
         """True once the tables were found to be up to date, until the database fails."""
         return self._is_ready

@@ -21,13 +21,13 @@ import msgspec
 from redis import Redis
 
 from ari_conf.common import lua
-from ari_conf.common.redis_keys import PREFIX as KEYS
+from ari_conf.common.redis_keys import PREFIX
 from ari_conf.queues import outbox, partitioned_queue, queue_names
 
 QUEUE = queue_names.HISTORY
-PREFIX = KEYS + "history-inbox:"
-UNREADABLE = KEYS + "history-unreadable:"
-WRITTEN_KEY = KEYS + "history-entries"
+INBOX = PREFIX + "history-inbox:"
+UNREADABLE = PREFIX + "history-unreadable:"
+WRITTEN_KEY = PREFIX + "history-entries"
 MAX_UNREADABLE = 1000
 """Maximum entries of an account that are kept although they could not be written, the newest."""
 BATCH, BATCH_BYTES = 500, 2 * 1024 * 1024
@@ -66,7 +66,7 @@ class _Dated(msgspec.Struct):
 
 
 def key(auth_id: str) -> str:
-    return PREFIX + auth_id
+    return INBOX + auth_id
 
 
 def add(redis: Any, auth_id: str, entry: bytes) -> Any:

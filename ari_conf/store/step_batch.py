@@ -246,7 +246,7 @@ class Batch:
             if item.destination == _CALLBACKS:
                 auth_id = item.partition.split(":")[0]
                 self.callbacks[auth_id] = self.callbacks.get(auth_id, 0) + 1
-            elif item.partition and item.destination != history_inbox.PREFIX:
+            elif item.partition and item.destination != history_inbox.INBOX:
                 self.jobs += 1
 
 
@@ -287,7 +287,7 @@ def _encode_items(step: Step) -> list[Item]:
             too_long = ReportProblem(callback.auth_id, call_uuid, ProblemKind.CALLBACK_TOO_LONG, None, str(error))
             reports = [*reports, too_long]
     items += [Item(prefix(job.queue), job.partition, job.entry) for job in step.jobs]
-    items += [Item(history_inbox.PREFIX, auth_id, entry) for auth_id, entry in step.history]
+    items += [Item(history_inbox.INBOX, auth_id, entry) for auth_id, entry in step.history]
     for report in reports:
         problem = problems.Problem(step.now_ms, report.call_uuid, report.kind, report.text, report.code)
         items.append(Item(problems.problems_key(report.auth_id), "", problems.encoded(problem)))

@@ -1,4 +1,4 @@
-"""What a worker does with the history, in one call."""
+"""Drain of the history's inbox in one call, as a worker does it."""
 
 from __future__ import annotations
 

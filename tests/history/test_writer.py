@@ -7,6 +7,7 @@ import pytest
 
 from ari_conf.history import queries, writer
 from ari_conf.history.database import HistoryDatabase
+from ari_conf.history.entries import RecordingDeleted
 from ari_conf.history.queries import CallFilter, ConferenceFilter
 from tests.history.samples import (
     T0,
@@ -210,3 +211,13 @@ def test_pages(filled: HistoryDatabase):
         found = queries.list_recordings(connection, "A", {"from": "4930", "name": "other"}, since_ms=T0 + 2)
         assert [row.recording_id for row in found.rows] == ["rec2"]
         assert queries.list_recordings(connection, "A", without=["rec2"]).total == 1
+
+
+def test_a_recording_that_was_deleted_is_gone(database: HistoryDatabase):
+    gone, other = RecordingDeleted("rec1", "A"), RecordingDeleted("rec2", "B")
+    writer.write(database, texts(recording(1), recording(2)))
+    writer.write(database, texts(gone, other))
+    writer.write(database, texts(recording(3), RecordingDeleted("rec3", "A"), recording(4)))
+    with database.read() as connection:
+        assert [row.recording_id for row in queries.list_recordings(connection, "A").rows] == ["rec4", "rec2"]
+        assert queries.list_recordings(connection, "A", {"from": "491512"}).total == 2
