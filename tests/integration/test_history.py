@@ -51,7 +51,7 @@ async def written(stage: Stage, path: str, is_complete: Any = lambda found: True
 
 
 async def talked(stage: Stage) -> str:
-    """Hold a conference of three, of whom one talks, one is kicked and one ends it, and return its UUID."""
+    """Hold a conference of three: one talks, one is kicked, one ends it. Return its UUID."""
     async with stage.callers(3) as (ann, bob, host):
         await stage.call(ann, ROOM, display_name="Ann Baker")
         entered = await stage.enters(ann)
