@@ -91,7 +91,8 @@ async def test_an_ended_conference_is_looked_up(stage: Stage, browser: Browser) 
     ann, bob, host = found["members"]
     assert [m["exit_reason"] for m in found["members"]] == ["host_left", "kick", "hangup"]
     assert 0 <= ann["join_ms"] < bob["join_ms"] < host["join_ms"] < bob["exit_ms"] <= host["exit_ms"]
-    assert ann["exit_ms"] <= found["duration_ms"]
+    # The others leave as soon as Asterisk has taken them out, a moment after the end.
+    assert ann["exit_ms"] - found["duration_ms"] < 2000
     (talk,) = ann["talk"]
     assert talk["end_ms"] - talk["start_ms"] > 1000
     assert host["talk"] == [] and ann["caller_name"] == "Ann Baker"
