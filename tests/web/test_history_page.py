@@ -205,6 +205,16 @@ async def test_without_a_mouse(stage: Stage, served: Served, browser: Browser):
         await expect(seen.page).to_have_url(re.compile("#/callbacks/c2$"))
 
 
+async def test_a_conference_whose_callbacks_are_no_longer_kept(stage: Stage, served: Served, browser: Browser):
+    await asyncio.to_thread(lambda: Past(served.settings).conference("c1", name="Old one"))
+    async with looking(browser, stage) as seen:
+        await seen.log_in("history")
+        await seen.page.get_by_role("link", name="Old one").click()
+        await seen.sees("None: the conference had none, or they are no longer kept.")
+        await seen.sees_not("delivered")
+        await seen.is_sound()
+
+
 async def test_an_account_without_a_past(stage: Stage, served: Served, browser: Browser):
     await asyncio.to_thread(Past, served.settings)
     async with looking(browser, stage) as seen:
