@@ -19,18 +19,13 @@ from ari_conf.common.redis_keys import CELERYS_PREFIX
 from ari_conf.common.version import VERSION
 from ari_conf.errors import SettingsError, StateVersionRefused
 from ari_conf.observability import log_setup
+from ari_conf.queues import queue_names
 from ari_conf.settings import settings
 from tasks.worker import QueueConsumers
 
-QUEUES = {
-    "ari_conf.callback": "callbacks",
-    "ari_conf.recording": "recordings",
-    "ari_conf.transcription": "transcriptions",
-    "ari_conf.removal": "removals",
-}
-RESERVED_THREADS = 5
+RESERVED_THREADS = 6
 """Threads in addition to those that deliver callbacks, so that a flood of callbacks delays neither recordings
-nor the removal of accounts."""
+nor the history nor the removal of accounts."""
 
 try:
     broker = redis_url.parse(settings().broker).without_secrets()  # the transport adds the password
@@ -38,12 +33,14 @@ except SettingsError as error:
     # Celery imports this module; without the exit it would print a traceback.
     sys.exit(f"ari-conf: {error}")
 app = Celery(
-    "tasks", broker=broker, include=["tasks.callbacks", "tasks.recordings", "tasks.transcriptions", "tasks.removals"]
+    "tasks",
+    broker=broker,
+    include=["tasks.callbacks", "tasks.recordings", "tasks.transcriptions", "tasks.removals", "tasks.history"],
 )
 app.conf.update(
-    task_queues={name: {"exchange": "tasks", "routing_key": name} for name in QUEUES.values()},
-    task_routes={task: {"queue": name} for task, name in QUEUES.items()},
-    task_default_queue="callbacks",
+    task_queues={name: {"exchange": "tasks", "routing_key": name} for name in queue_names.ALL},
+    task_routes={task: {"queue": name} for task, name in queue_names.QUEUE_BY_TASK.items()},
+    task_default_queue=queue_names.CALLBACKS,
     task_serializer="json",
     accept_content=["json"],
     task_ignore_result=True,

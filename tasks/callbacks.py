@@ -13,7 +13,7 @@ from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.http_client.deliver import attempt
 from ari_conf.http_client.prepared_request import without_query
 from ari_conf.http_client.retry_policy import AttemptOutcome, next_delay_ms, parse
-from ari_conf.queues import callback_history, outbox, partitioned_queue
+from ari_conf.queues import callback_outcomes, outbox, partitioned_queue
 from ari_conf.queues.outbox import CallbackEntry
 from ari_conf.queues.partitioned_queue import AccountProblem, ClaimedEntry, Disposition
 from ari_conf.settings import settings
@@ -74,10 +74,9 @@ def deliver_once(worker: AttemptContext, claimed: ClaimedEntry, entry: CallbackE
     )
     tried = outbox.Attempt(outcome.at_ms, outcome.ms, outcome.status, "" if outcome.ok else outcome.reason)
     if outcome.ok:
-        whole = outbox.encode(structs.replace(entry, attempts=(*entry.attempts, tried)))
-        return partitioned_queue.ack(
-            claimed, whole, settings().callbacks_kept, callback_history.DELIVERED_TTL_MS, wasted=_wasted(outcome)
-        )
+        whole = structs.replace(entry, attempts=(*entry.attempts, tried))
+        history = _outcome(claimed, whole, "delivered") if settings().delivered_callbacks_days else b""
+        return partitioned_queue.ack(claimed, history=history, wasted=_wasted(outcome))
     tries = [*(AttemptOutcome(t.at_ms, t.ms, t.status) for t in entry.attempts), outcome]
     delay_ms = next_delay_ms(policy, tries, entry.elapsed_ms + outcome.ms, random.random())
     if delay_ms is None:
@@ -114,7 +113,14 @@ def _dead_letter(
         report = Problem(time.time_ns() // 1_000_000, call_uuid, ProblemKind.CALLBACK_DEAD_LETTERED, text)
         problem = AccountProblem(problems_key(entry.auth_id), encoded(report), settings().problems_kept)
     kept = settings().dead_letters_kept, dead_letter_ttl_ms()
-    return partitioned_queue.dead_letter(claimed, outbox.encode(entry), *kept, problem, why, wasted=wasted)
+    dead = _outcome(claimed, structs.replace(entry, reason=entry.reason or why), "dead")
+    return partitioned_queue.dead_letter(
+        claimed, outbox.encode(entry), *kept, problem, why, history=dead, wasted=wasted
+    )
+
+
+def _outcome(claimed: ClaimedEntry, entry: CallbackEntry, outcome: str) -> bytes:
+    return callback_outcomes.history_entry(claimed.partition, entry, outcome, time.time_ns() // 1_000_000)
 
 
 app.register_task(CallbackTask())

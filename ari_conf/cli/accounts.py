@@ -49,6 +49,9 @@ TokenFile = Annotated[
         help="File with the token, 16 to 100 letters and digits; - is standard input. Default: a generated token.",
     ),
 ]
+HISTORY_DAYS = typer.Option(
+    metavar="N", help="Days for which ended calls, conferences and callbacks are kept. 0: until the account is purged."
+)
 WITH_ITS_DATA = typer.Option(
     "--with-its-data", help="Also if data of a removed account with this Auth ID exists: the new account can read it."
 )
@@ -79,6 +82,7 @@ def add(
         str, typer.Option(metavar="none|basic", help="Whether RecordUrl asks for a login.")
     ] = "none",
     recordings_days: Annotated[int, DAYS] = 0,
+    history_days: Annotated[int, HISTORY_DAYS] = 0,
     dial_prefixes: Annotated[str, DIALED] = "",
     dial_special: Annotated[str, SPECIAL] = "",
     dial_caller_ids: Annotated[str, CALLER_IDS] = "",
@@ -117,6 +121,7 @@ def set_(
     transcription_language: Annotated[str | None, LANGUAGE] = None,
     recording_auth: Annotated[str | None, typer.Option(metavar="none|basic")] = None,
     recordings_days: Annotated[int | None, DAYS] = None,
+    history_days: Annotated[int | None, HISTORY_DAYS] = None,
     dial_prefixes: Annotated[str | None, DIALED] = None,
     dial_special: Annotated[str | None, SPECIAL] = None,
     dial_caller_ids: Annotated[str | None, CALLER_IDS] = None,

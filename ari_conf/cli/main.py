@@ -11,7 +11,7 @@ from rich.text import Text
 from typer.core import TyperCommand
 
 from ari_conf import settings_warnings
-from ari_conf.cli import accounts, asterisk, callbacks, recordings, trunks
+from ari_conf.cli import accounts, asterisk, callbacks, history, recordings, trunks
 from ari_conf.cli.terminal import console, say, say_with_head
 from ari_conf.common.safe_text import visible
 from ari_conf.common.version import VERSION
@@ -91,7 +91,7 @@ def worker(
         typer.Option(
             "--check",
             help="Check this machine's workers and exit, with 0 if they work. -Q names their queues, if these are not "
-            "all three.",
+            "all.",
         ),
     ] = False,
     pid: Annotated[int | None, typer.Option(metavar="N", help="With --check: check only this process.")] = None,
@@ -228,5 +228,6 @@ app.command()(callbacks.problems)
 app.command()(callbacks.lanes)
 app.add_typer(callbacks.app, name="dead-letters")
 app.add_typer(recordings.app, name="recordings")
+app.add_typer(history.app, name="history")
 app.add_typer(documents, name="documents")
 app.add_typer(asterisk.app, name="asterisk")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-from ari_conf.core.effects import Effect, Params
+from ari_conf.core.effects import ArchiveMember, Effect, Params
 from ari_conf.core.elements import Conference
 from ari_conf.core.frozen import Frozen
 from ari_conf.core.queued_sound import QueuedSound
@@ -135,6 +135,12 @@ class AttendanceNoted(Frozen):
     left_ms: int | None
 
 
+class MemberDeparted(Frozen):
+    """Member who has left, for the history; the dispatcher adds the call's numbers."""
+
+    member: ArchiveMember
+
+
 Message = (
     JoinRequested
     | Admitted
@@ -152,6 +158,7 @@ Message = (
     | RecordingRequested
     | CallRecordingRequested
     | AttendanceNoted
+    | MemberDeparted
 )
 MESSAGE_TYPES = frozenset(get_args(Message))
 Outputs = list[Effect | Message]

@@ -66,6 +66,8 @@ class AccountRecord(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tru
     """basic: RecordUrl requires auth_id and token; none: the URL alone gives access to the recording."""
     recordings_days: int = 0
     """Days after its end for which a recording is kept; 0: until it is deleted."""
+    history_days: int = 0
+    """Days for which the history keeps what has ended, other than recordings; 0: until the account is purged."""
     dial_prefixes: str = ""
     """Destinations that the account may call, separated by commas: beginnings of numbers such as +49, + for all,
     countries such as DE, sip:HOST, and ! before what is denied. Empty: none. The longest that matches decides."""

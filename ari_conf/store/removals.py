@@ -19,14 +19,14 @@ import structlog
 from redis import Redis
 
 from ari_conf.errors import AccountUnreadable
-from ari_conf.queues import partitioned_queue
+from ari_conf.queues import partitioned_queue, queue_names
 from ari_conf.store import accounts
 from ari_conf.store.accounts import AccountRecord
 
 log = structlog.get_logger()
 
 KEY = accounts.REMOVALS_KEY
-QUEUE = "removals"
+QUEUE = queue_names.REMOVALS
 Calls = Literal["end", "keep"]
 Phase = Literal["calls", "callbacks", "data", "removed"]
 """calls: until no call is left. callbacks: until the last callbacks are out. data: while data is deleted. removed: the
@@ -50,6 +50,8 @@ class Remains(msgspec.Struct, frozen=True, omit_defaults=True):
     dead_letters: int = 0
     """Callbacks, recordings and transcriptions that were given up."""
     problems: int = 0
+    history_entries: int = 0
+    """Entries of the history, in the database or on their way to it."""
 
     @property
     def is_live(self) -> bool:
@@ -63,7 +65,10 @@ class Remains(msgspec.Struct, frozen=True, omit_defaults=True):
     def described(self) -> str:
         """Return them as words: "3 recordings, 1 dead letter"."""
         found = [(name.replace("_", " "), number) for name, number in self.counted().items()]
-        return ", ".join(f"{number} {name if number > 1 else name.removesuffix('s')}" for name, number in found)
+        return ", ".join(
+            f"{number} {name if number > 1 else name.removesuffix('s').replace('entrie', 'entry')}"
+            for name, number in found
+        )
 
 
 class Removal(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):

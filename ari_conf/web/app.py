@@ -18,9 +18,11 @@ from ari_conf.web.middleware import ACCOUNT, RequestMiddleware
 from ari_conf.web.routes import (
     accounts,
     admin_page,
+    call_history,
     call_recording,
     callbacks,
     calls,
+    conference_history,
     conferences,
     dashboard,
     dead_letters,
@@ -54,8 +56,17 @@ def create(settings: Settings) -> FastAPI:
     )
     app.add_middleware(RequestMiddleware, observe=web_metrics.observe)
     errors.install(app)
-    conference_modules = conferences, member_calls, recordings, recording_sidecars
-    for module in (*conference_modules, calls, live_calls, call_recording, dead_letters, callbacks, event_stream):
+    conference_modules = conferences, member_calls, conference_history, recordings, recording_sidecars
+    for module in (
+        *conference_modules,
+        calls,
+        live_calls,
+        call_recording,
+        call_history,
+        dead_letters,
+        callbacks,
+        event_stream,
+    ):
         app.include_router(module.router, prefix=ACCOUNT)
     app.include_router(accounts.router)
     app.include_router(trunks.router)

@@ -20,6 +20,7 @@ from ari_conf.common import redis_client, state_version
 from ari_conf.common.supervision import Tasks
 from ari_conf.dialing.admission import Admission
 from ari_conf.errors import StateVersionRefused
+from ari_conf.history.database import HistoryDatabase
 from ari_conf.queues import command_queue
 from ari_conf.queues.command_queue import CommandClient
 from ari_conf.settings import Settings
@@ -33,6 +34,8 @@ SHUTDOWN_GRACE_S = 10.0
 VERSION_RETRY_S = 0.5
 READS, READS_EACH = 8, 2
 """Maximum number of lists that are read from Redis concurrently: in this process, and for one account."""
+HISTORY, HISTORY_EACH = 6, 2
+"""Maximum number of concurrent queries of the history: of this process, and for one account."""
 STORAGE, STORAGE_EACH = 8, 2
 """Maximum number of concurrent requests to S3: of this process, and for one account."""
 MAX_WAITING = 50
@@ -55,6 +58,10 @@ class Resources:
     command_client: CommandClient
     feeds: FeedRegistry
     admission: Admission
+    history: HistoryDatabase
+    """It connects with the first query, and blocks: use it only in a thread."""
+    history_reads: Threads = field(default_factory=lambda: Threads("history", HISTORY, HISTORY_EACH, MAX_WAITING))
+    """Threads for the history, apart from those for Redis: what lives does not wait for the database."""
     reads: Threads = field(default_factory=lambda: Threads("redis", READS, READS_EACH, MAX_WAITING))
     storage: Threads = field(default_factory=lambda: Threads("s3", STORAGE, STORAGE_EACH, MAX_WAITING))
     """Threads for S3, apart from those for Redis: S3 may be slow, and requests to Redis must not wait for it."""
@@ -64,6 +71,8 @@ class Resources:
     """Recordings that this process is streaming to API clients, by account."""
     dial_refusals: Counter[str] = field(default_factory=Counter)
     """Calls that this process has refused to place, by reason."""
+    csv_counts: Counter[str] = field(default_factory=Counter)
+    """CSV files that this process is sending to API clients, by account."""
     tasks: Tasks = field(default_factory=Tasks)
     """Tasks that outlive their request, such as asynchronous calls."""
 
@@ -79,7 +88,8 @@ async def open_resources(settings: Settings, *watching: Coroutine[Any, Any, None
     command_client = CommandClient(client, f"web-{uuid4()}")
     feeds = FeedRegistry(listening_client, command_client, settings.event_streams)
     admission = Admission(client, settings.trunks, settings.default_country)
-    resources = Resources(settings, client, sync_redis, command_client, feeds, admission)
+    history = HistoryDatabase(settings)
+    resources = Resources(settings, client, sync_redis, command_client, feeds, admission, history)
     abandoned = AbandonedCalls(client, command_client.stored_reply, settings.problems_kept)
     try:
         # A task that raises ends the process: see `WebServer.broken`.
@@ -93,8 +103,9 @@ async def open_resources(settings: Settings, *watching: Coroutine[Any, Any, None
             for task in running:
                 task.cancel()
     finally:
-        for threads in (resources.reads, resources.storage):
+        for threads in (resources.reads, resources.storage, resources.history_reads):
             threads.close()
+        history.close()
         sync_redis.close()
         await listening_client.aclose()
         await client.aclose()

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from ari_conf.queues import queue_names
 from tools import links
 from tools.reference.metrics import SERVER, WEB
 
@@ -96,12 +97,13 @@ def healthy() -> dict[str, str]:
             ("callback_lane_depth", 8000),
             ("recordings_oldest_seconds", 600),
             ("transcriptions_oldest_seconds", 6 * 3600),
+            ("history_oldest_seconds", 300),
         ):
             found |= series(f"ari_conf_{name}", labels, always(value))
         for reason in ("destination_not_allowed", "no_trunk", "destination_invalid"):
             found |= series("ari_conf_dial_refusals_total", f'{labels},reason="{reason}"', rising(0.2, 0.2))
         found |= series("ari_conf_dial_refusals_total", f'{labels},reason="trunks_full"', always(3))
-        for queue in ("callbacks", "recordings", "transcriptions"):
+        for queue in queue_names.ALL:
             found |= series("ari_conf_stuck_workers", f'{labels},queue="{queue}"', always(0))
         for queue, outcomes in (
             ("callbacks", ("delivered", "retried")),
@@ -110,6 +112,7 @@ def healthy() -> dict[str, str]:
         ):
             for outcome in outcomes:
                 found |= series(f"ari_conf_{queue}_total", f'{labels},outcome="{outcome}"', rising(5, 5))
+            found |= series("ari_conf_history_total", f'{labels},outcome="dropped"', always(7))
             if queue != "transcriptions":
                 found |= series(f"ari_conf_{queue}_total", f'{labels},outcome="dead"', always(3))
     return found
@@ -258,6 +261,13 @@ CASES = {
     ),
     "AriConfCallbacksDropped": Case(
         series("ari_conf_callbacks_dropped_total", SERVE[0], then(7, 8)), "The server at a:8091 drops callbacks", ON_A
+    ),
+    "AriConfHistoryDelayed": Case(
+        everywhere("ari_conf_history_oldest_seconds", then(300, 330)),
+        "An entry of the history has waited for 5m 30s to be written",
+    ),
+    "AriConfHistoryLost": Case(
+        everywhere("ari_conf_history_total", then(7, 8), ',outcome="dropped"'), "Entries of the history are dropped"
     ),
     "AriConfRecordingsDelayed": Case(
         everywhere("ari_conf_recordings_oldest_seconds", then(600, 660)),

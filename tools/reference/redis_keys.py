@@ -8,20 +8,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from ari_conf.queues import outbox
-from ari_conf.recordings import jobs
-from ari_conf.store import removals
+from ari_conf.queues import queue_names
 from tools.reference.markdown import code, compare, document, table
 
 PROJECT = Path(__file__).parents[2]
 SOURCES = ("ari_conf", "tasks")
-QUEUES = (outbox.QUEUE, jobs.STORE_QUEUE, jobs.TRANSCRIPTION_QUEUE, removals.QUEUE)
+QUEUES = queue_names.ALL
 PREFIXES = {"PREFIX", "CELERYS_PREFIX"}
 QUEUE_PREFIXES = {"keys", "self._keys", "self.prefix"}
 """Expressions that hold `prefix(queue)`, in addition to the call itself."""
 IN_LUA = re.compile(r"\b(?:queue|destination|callbacks)(?:\.\.|, )'([a-z][a-z-]*:?)")
 """A queue's key in a Lua script: `queue..'name'` or `keys.list(queue, 'name')`."""
-WHOLE_IN_LUA = re.compile(r"'ari_conf:((?!callbacks:)[a-z][a-z-]*:?)")
+WHOLE_IN_LUA = re.compile(r"'ari_conf:((?!callbacks:|history:)[a-z][a-z-]*:?)")
 
 
 class Family(NamedTuple):
@@ -402,8 +400,8 @@ QUEUE = (
     Family(
         "QUEUE:delivered:ACCOUNT",
         "list",
-        "delivered callbacks (JSON), the newest first; the newest `ARI_CONF_CALLBACKS_KEPT`. Of `callbacks` only",
-        "workers",
+        "callbacks that a worker of the release before the history has delivered (JSON). Of `callbacks` only",
+        "workers of that release",
         "7 days after the latest",
     ),
     Family(
@@ -442,6 +440,43 @@ QUEUE = (
         "until the rebuild",
     ),
 )
+HISTORY = (
+    Family(
+        "history-inbox:ACCOUNT",
+        "list",
+        "entries (JSON) that wait for the history's database, the oldest first; at most 200,000, and 128 MB",
+        "server, workers",
+        "until a worker has written them",
+    ),
+    Family(
+        "history-unreadable:ACCOUNT",
+        "list",
+        "entries that could not be written, the newest first; at most 1000",
+        "workers",
+        "until `ari-conf history retry`, or until the account is purged",
+    ),
+    Family(
+        "history-entries",
+        "hash",
+        "account → number of entries that were written into the database",
+        "workers",
+        "a field until the account is purged",
+    ),
+    Family(
+        "history-files",
+        "hash",
+        "machine → file of SQLite that its workers write (inode), for `ari-conf doctor`",
+        "workers",
+        "no expiry",
+    ),
+    Family(
+        "history-retention-lock",
+        "string",
+        "lock of the worker that deletes what accounts no longer keep",
+        "workers",
+        "5 minutes after the worker's last sign of life",
+    ),
+)
 CELERY = (
     Family(
         "celery:QUEUE",
@@ -475,6 +510,7 @@ GROUPS = {
     "Placed calls": DIALING,
     "Recordings": RECORDINGS,
     "Queues": QUEUE,
+    "History": HISTORY,
     "Celery": CELERY,
     "Other": OTHER,
 }

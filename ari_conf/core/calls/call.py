@@ -1226,7 +1226,7 @@ class Call(msgspec.Struct, Derived, tag=True):
     def standard_params(self, event: str) -> Params:
         """Return the standard parameters of a request about the call in its present state."""
         before, after = self.constant_params or self._cache_constant_params()
-        params = (*before, ("CallStatus", self._call_status), *after, ("Event", event))
+        params = (*before, ("CallStatus", self.call_status), *after, ("Event", event))
         if self.outgoing is not None and self.outgoing.is_machine:
             params += (("Machine", "true"),)
         if self.headers:
@@ -1254,7 +1254,8 @@ class Call(msgspec.Struct, Derived, tag=True):
         return before, after
 
     @property
-    def _call_status(self) -> str:
+    def call_status(self) -> str:
+        """Return CallStatus."""
         if self.ended_at is not None:
             is_over = self.outgoing is None or self.answered_at is not None
             return "completed" if is_over else status_of(self.hangup_code)

@@ -17,12 +17,13 @@ from ari_conf.web import call_models as m
 from ari_conf.web import call_queries, dial_admission
 from ari_conf.web.api_result import ApiResult
 from ari_conf.web.auth import ApiClient, CurrentClient
-from ari_conf.web.errors import ApiError, json_error, unavailable
+from ari_conf.web.errors import ApiError, unavailable
 from ari_conf.web.execution import execute
 from ari_conf.web.middleware import decode_path_part
 from ari_conf.web.models import ApiRequest
 from ari_conf.web.openapi import openapi_body, openapi_query, openapi_responses
 from ari_conf.web.parameters import params_dependency
+from ari_conf.web.routes import call_history
 
 ALL = "/Call/"
 ONE = "/Call/{call_uuid}/"
@@ -140,37 +141,46 @@ async def _release(client: ApiClient, calls: Sequence[CallToPlace]) -> None:
 # Live and queued calls.
 
 
-@router.get(ALL, **openapi_responses(200, m.CallList, of_owner=False), openapi_extra=openapi_query(m.CallsQuery))
+@router.get(
+    ALL,
+    **openapi_responses(200, m.CallList | call_history.EndedCallList, of_owner=False),
+    openapi_extra=openapi_query(call_history.CallFilters),
+)
 async def list_calls(
-    request: Request, client: CurrentClient, body: Annotated[m.CallsQuery, Depends(params_dependency(m.CallsQuery))]
+    request: Request,
+    client: CurrentClient,
+    body: Annotated[call_history.CallFilters, Depends(params_dependency(call_history.CallFilters))],
 ) -> Response:
     if body.status is None:
-        # Without `objects`, Plivo's Python SDK fails while it reads the list, instead of reporting the error.
-        return json_error(
-            request, 404, "ended calls are not offered here: use status=live or status=queued", objects=[]
-        )
+        return await call_history.list_ended_calls(request, client, body)
+    query = m.CallsQuery.model_validate(body.model_dump(include=set(m.CallsQuery.model_fields)))
 
     async def work() -> ApiResult:
         resources = client.resources
         found = await resources.reads.run(
-            client.auth_id, call_queries.list_calls, resources.sync_redis, client.auth_id, body
+            client.auth_id, call_queries.list_calls, resources.sync_redis, client.auth_id, query
         )
         return ApiResult(200, {"calls": found})
 
     return await execute(request, client, body, work)
 
 
-@router.get(ONE, **openapi_responses(200, m.CallResponse, of_owner=False), openapi_extra=openapi_query(m.CallQuery))
+@router.get(
+    ONE,
+    **openapi_responses(200, m.CallResponse | call_history.EndedCallResponse, of_owner=False),
+    openapi_extra=openapi_query(m.CallQuery),
+)
 async def get_call(
     request: Request,
     client: CurrentClient,
     call_uuid: CallUuid,
     body: Annotated[m.CallQuery, Depends(params_dependency(m.CallQuery))],
 ) -> Response:
+    if body.status is None:
+        return await call_history.get_ended_call(request, client, call_uuid, body)
+
     async def work() -> ApiResult:
         found = await call_queries.find_call(client.resources.redis, client.auth_id, call_uuid)
-        if body.status is None and found is not None:
-            raise ApiError(404, "the call has not ended: use status=live or status=queued")
         if found is None or found[1].is_queued != (body.status == "queued"):
             raise call_queries.not_found
         return ApiResult(200, call_queries.to_api(found[1]))
