@@ -18,7 +18,6 @@ from ari_conf.web.middleware import ACCOUNT, RequestMiddleware
 from ari_conf.web.routes import (
     accounts,
     admin_page,
-    call_history,
     call_recording,
     callbacks,
     calls,
@@ -62,7 +61,6 @@ def create(settings: Settings) -> FastAPI:
         calls,
         live_calls,
         call_recording,
-        call_history,
         dead_letters,
         callbacks,
         event_stream,
