@@ -352,7 +352,28 @@ OF_CRASHES = (
     Bug("crash: a deferred effect may no longer be wanted", P, "    return engine.registry.wanted(effect) == effect\n", "    return True\n", "test_reconciliation_batches"),
 )  # fmt: skip
 
-MACHINE, OUT, REST = "calls/machine_detection.py", "calls/outgoing.py", "restoration.py"
+OUT = "calls/outgoing.py"
+OF_PLACED_CALLS = (
+    Bug("placed: dialed once its channel exists", CALL, "return [] if outgoing.created else [outgoing.dial(self.channel_id, now)]", "return []", "test_outgoing"),
+    Bug("placed: a channel is dialed once", CALL, "return [] if outgoing.created else [outgoing.dial(self.channel_id, now)]", "return [outgoing.dial(self.channel_id, now)]", "rough"),
+    Bug("placed: the ring URL is told once", CALL, "        if is_first and url is not None:\n", "        if url is not None:\n", "placed"),
+    Bug("placed: a busy phone is not called again", OUT, "            return 500 <= sip_status < 600 or sip_status == NO_REPLY_STATUS\n", "            return True\n", "test_outgoing"),
+    Bug("placed: a phone that has rung is not called again", OUT, "if self.rang_at is not None or self.attempt + 1", "if self.attempt + 1", "placed"),
+    Bug("placed: the next way is tried", OUT, "            self.attempt, self.redials = self.attempt + 1, 0\n", "            self.redials = 0\n", "test_outgoing"),
+    Bug("placed: it is canceled at its ring timeout", CALL, "outgoing.rings_until is not None and outgoing.rings_until <= now", "False", "test_outgoing"),
+    Bug("placed: it ends at its time limit", OUT, "        self.ends_at = now + self.time_limit_s * 1000\n", "        self.ends_at = now + 10**12\n", "test_outgoing"),
+    Bug("placed: an expired request is not dialed by the next way", CALL, "if effect.not_after and effect.not_after < now:", "if False:", "test_outgoing"),
+    Bug("placed: a channel that nobody waits for is hung up", D, "if call is not None else [HangUp(event.channel_id)]", "if call is not None else []", "test_outgoing"),
+    Bug("placed: what is beyond the rate waits", D, "            is_due = turn <= now\n", "            is_due = True\n", "test_outgoing"),
+    Bug("placed: a refused request does not count in the rate", D, "        turns = [max(turn, now", "        pace.take(account.auth_id, len(placed), now)\n        turns = [max(turn, now", "test_outgoing"),
+    Bug("placed, crash: a channel is requested after all", CALL, "return [] if self.channel_id in there.channels else [request]", "return []", "cut placed"),
+    Bug("placed, crash: one that exists is dialed", CALL, "if_there=ev.ChannelCreated(channel_id))", ")", "cut placed"),
+    Bug("placed, crash: one that may have been dialed is not dialed again", OUT, "self.options.ring_timeout_s + ASTERISK_GRACE_S, repeated=True)", "self.options.ring_timeout_s + ASTERISK_GRACE_S)", "cut placed"),
+    Bug("placed, crash: an answer is noticed", CALL, "if_there=ev.ChannelAnswered(channel_id))", ")", "cut placed"),
+    Bug("placed, crash: one that was not dialed is replaced", CALL, "return self._redial(outgoing, now)", "return []", "test_outgoing"),
+)  # fmt: skip
+
+MACHINE, REST = "calls/machine_detection.py", "restoration.py"
 BY_DETECTION, BY_CALL = "test_machine_detection", "test_placed_machine"
 
 OF_MACHINES = (
@@ -377,6 +398,8 @@ OF_MACHINES = (
     Bug("machine: it is hung up on", CALL, 'if machine.is_machine and settings.if_machine == "hangup":', "if False:", BY_CALL),
     Bug("machine: a person is not hung up on", CALL, 'if machine.is_machine and settings.if_machine == "hangup":', 'if settings.if_machine == "hangup":', BY_CALL),
     Bug("machine: the verdict is told", CALL, "        if settings.url is not None:\n", "        if False:\n", BY_CALL),
+    Bug("machine: the verdict is told once", CALL, "        if machine.is_decided:\n            return []\n        out: Outputs = [*machine", "        out: Outputs = [*machine", "placed"),
+    Bug("machine: nobody waits longer than the time", OUT, "machine_at = self.machine.deadline if self.machine is not None else None", "machine_at = None", "placed"),
     Bug("machine: a person is told too", MACHINE, '(("Machine", "false"),)', "()", BY_CALL),
     Bug("machine: what cannot be heard is a problem", CALL, "if machine.reason is Reason.NOT_HEARD:", "if False:", BY_CALL),
     Bug("machine: what is heard reaches a member too", "engine.py", "**dict.fromkeys(get_args(_ListeningEvent), Engine._route_to_call_of)", "**dict.fromkeys(get_args(_ListeningEvent), Engine._route_by_channel)", BY_CALL),
@@ -410,4 +433,6 @@ OF_LIVE_CALLS = (
     Bug("crash: a sound of the API that ended is over", CALL, "        for player in self._players():\n            yield from player.expectations()\n", "        for player in [p for p in (self.player,) if p]:\n            yield from player.expectations()\n", "test_reconciliation_plan"),
 )  # fmt: skip
 
-BUGS = OF_ATTRIBUTES + OF_PROMISES + OF_FAILURES + OF_DEFECTS + OF_CRASHES + OF_MACHINES + OF_LIVE_CALLS
+BUGS = (
+    OF_ATTRIBUTES + OF_PROMISES + OF_FAILURES + OF_DEFECTS + OF_CRASHES + OF_PLACED_CALLS + OF_MACHINES + OF_LIVE_CALLS
+)
