@@ -16,7 +16,7 @@ def test_it_is_there_and_ready(served: Served, api: Api):
 
 def test_a_call_of_plivo_s_that_is_not_offered_says_so(api: Api):
     response = api.get("Call/?status=live")
-    error = "Plivo's Call/ is not offered here; docs/reference/compatibility.md lists what is"
+    error = "this call of Plivo's Call/ is not offered here; docs/reference/compatibility.md lists what is"
     # `objects`: Plivo's Python SDK asks for the length of a list before it reports the error.
     assert (response.status, response.json) == (404, {"api_id": response.json["api_id"], "error": error, "objects": []})
     response = api.post("Call", {"from": "1", "to": "2", "answer_url": "https://example.com/"})
