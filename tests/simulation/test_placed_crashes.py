@@ -55,6 +55,8 @@ class MortalCaller(Mortal):
             if what == "place":
                 self.commands_so_far.append(placed(f"{at}", number, 0))
             self.do(at, (what, number))  # type: ignore[arg-type]
+        # A channel that may not have been dialed is replaced after 5 s.
+        self.do(len(course), ("time", 12_000))
         self.finish_all()
         # Ring timeouts, and channels that may not have been dialed.
         self._wait(400_000)
