@@ -57,9 +57,25 @@ def _whole(lowest: int, highest: int, default: int | None) -> Any:
     return Annotated[kind if default is not None else kind | None, BeforeValidator(before), WithJsonSchema(schema)]
 
 
-def _join_list(value: Any) -> Any:
+def _text(value: Any) -> Any:
+    """Return a number as text: in JSON, phone numbers and digits may be numbers."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else none_if_empty(value)
+
+
+def _destinations_text(value: Any) -> Any:
     # Plivo's Ruby SDK sends several destinations as a list.
-    return "<".join(map(str, value)) if isinstance(value, list | tuple) else value
+    found = "<".join(map(str, value)) if isinstance(value, list) else _text(value)
+    if found is not None and not isinstance(found, str):
+        raise ValueError("expected text")
+    return found or ""
+
+
+def _headers_text(value: Any) -> str:
+    # Plivo's Python SDK sends an object.
+    found = ",".join(f"{name}={text}" for name, text in value.items()) if isinstance(value, dict) else value or ""
+    if not isinstance(found, str):
+        raise ValueError("expected name=value, separated by commas")
+    return found
 
 
 def _parse_destinations(text: str) -> tuple[str, ...]:
@@ -101,8 +117,10 @@ def _parse_name(text: str) -> str:
 class CallRequest(ApiRequest):
     """Parameters of a call to place. Those of Plivo that this server does not know are ignored."""
 
-    from_: Annotated[str, Field(alias="from", min_length=1, max_length=200)]
-    to: Annotated[Any, BeforeValidator(_join_list), parsed_by(_parse_destinations), WithJsonSchema({"type": "string"})]
+    from_: Annotated[str, BeforeValidator(_text), Field(alias="from", min_length=1, max_length=200)]
+    to: Annotated[
+        Any, BeforeValidator(_destinations_text), parsed_by(_parse_destinations), WithJsonSchema({"type": "string"})
+    ]
     answer_url: Url
     answer_method: Method = "POST"
     ring_url: OptionalUrl = None
@@ -118,7 +136,7 @@ class CallRequest(ApiRequest):
     ] = None
     send_digits: Annotated[
         Annotated[str, parsed_by(_parse_digits)] | None,
-        BeforeValidator(none_if_empty),
+        BeforeValidator(_text),
         WithJsonSchema({"type": "string", "pattern": rf"^{digit_sequence.WRITTEN.pattern}$"}),
     ] = None
     send_on_preanswer: Flag = False
@@ -140,7 +158,7 @@ class CallRequest(ApiRequest):
     machine_detection_initial_greeting: _whole(1000, 5000, 1500) = 1500  # type: ignore[valid-type]
     sip_headers: Annotated[
         Annotated[Any, parsed_by(_parse_headers)],
-        BeforeValidator(lambda value: "" if value is None else value),
+        BeforeValidator(_headers_text),
         WithJsonSchema({"type": "string", "maxLength": MAX_SIP_HEADER_CHARACTERS}),
     ] = ()
     parent_call_uuid: Annotated[str, BeforeValidator(lambda value: value or ""), Field(max_length=100)] = ""

@@ -15,6 +15,7 @@ from ari_conf.dialing.keys import TRUNKS_KEY
 from ari_conf.local.system import LocalSystem
 from ari_conf.store import accounts
 from ari_conf.store.problems import read_problems
+from tests.integration import table
 from tests.integration.called_phone import CalledPhone
 from tests.integration.receiver import Request
 from tests.integration.stage import ALLOWED, Stage, staged
@@ -67,6 +68,9 @@ class Caller:
 
     async def told(self, event: str, **params: str) -> dict[str, str]:
         found: Request = await self.stage.event(event, **params)
+        if event == "Hangup":
+            said = (found.params[name] for name in ("CallStatus", "HangupCauseCode", "HangupSource"))
+            self.stage.saw(f"at the end: {', '.join(said)}")
         return found.params
 
 
@@ -85,11 +89,17 @@ async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Loc
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def calling(system: LocalSystem) -> AsyncGenerator[Stage]:
+async def calling(system: LocalSystem, request: pytest.FixtureRequest) -> AsyncGenerator[Stage]:
     async with staged(system) as stage:
+        request.node.stash[table.SEEN] = stage.seen
+        request.node.stash[table.ASTERISK] = await stage.asterisk()
         yield stage
 
 
+@pytest.mark.row(
+    "Call: answer_url, ring_url, hangup_url, caller_name",
+    "told when it rings, asked when it is answered, told at the end; `request_uuid` is the CallUUID",
+)
 async def test_a_phone_that_rings_and_answers_runs_the_document(api: Caller) -> None:
     stage = api.stage
     stage.document("/answer", "<Wait length='30'/>")
@@ -149,10 +159,14 @@ def ending(said: dict[str, str]) -> tuple[str, ...]:
         ("503 Service Unavailable", ("failed", "NORMAL_CIRCUIT_CONGESTION", "2010", "Carrier")),
     ],
 )
+@pytest.mark.row(
+    "Call: hangup_url", "told also if the call was never answered: CallStatus, cause, code and source of each refusal"
+)
 async def test_a_phone_that_refuses(api: Caller, status: str, expected: tuple[str, ...]) -> None:
     assert ending(await refused(api, status)) == expected
 
 
+@pytest.mark.row("Call: to", "a redirect (302) calls nobody, and is no new call")
 async def test_a_redirect_is_the_end_and_calls_nobody(api: Caller) -> None:
     async with CalledPhone("4915550009") as other:
         ended = await refused(api, "302 Moved Temporarily", ("Contact", f"<{other.uri}>"), rings=False)
@@ -162,6 +176,7 @@ async def test_a_redirect_is_the_end_and_calls_nobody(api: Caller) -> None:
     assert read_problems(api.stage.redis, api.stage.system.account) == api.stage.problems() == []
 
 
+@pytest.mark.row("Call: ring_timeout", "not answered by then: canceled")
 async def test_a_phone_that_never_answers_is_canceled_at_its_ring_timeout(api: Caller) -> None:
     async with CalledPhone() as ann:
         await api.place(ann, ring_timeout=1, ring_url=api.stage.receiver.url("/ring"))
@@ -173,6 +188,7 @@ async def test_a_phone_that_never_answers_is_canceled_at_its_ring_timeout(api: C
     assert ending(ended) == ("timeout", "NO_ANSWER", "6010", "Plivo")
 
 
+@pytest.mark.row("Call: ring_timeout", "also if the phone never replies")
 async def test_a_phone_that_never_replies_is_given_up_as_well(api: Caller) -> None:
     async with CalledPhone() as ann:
         ann.mute = True
@@ -181,6 +197,7 @@ async def test_a_phone_that_never_replies_is_given_up_as_well(api: Caller) -> No
     assert ending(ended) == ("timeout", "NO_ANSWER", "6010", "Plivo")
 
 
+@pytest.mark.row("Call: hangup_on_ring", "hung up so many seconds after ringing began")
 async def test_hangup_on_ring(api: Caller) -> None:
     async with CalledPhone() as ann:
         await api.place(ann, hangup_on_ring=0)
@@ -191,6 +208,7 @@ async def test_hangup_on_ring(api: Caller) -> None:
     assert ending(ended) == ("timeout", "ORIGINATOR_CANCEL", "6000", "Plivo")
 
 
+@pytest.mark.row("Request: DELETE", "an answer that crosses the cancel is hung up")
 async def test_an_answer_that_crosses_the_cancel_is_hung_up(api: Caller) -> None:
     async with CalledPhone() as ann:
         uuid = await api.place(ann)
@@ -208,6 +226,7 @@ async def test_an_answer_that_crosses_the_cancel_is_hung_up(api: Caller) -> None
 
 
 @pytest.mark.parametrize("path", ["Request/{}/", "Call/{}/"])
+@pytest.mark.row("Call: DELETE, Request: DELETE", "a call that rings is canceled")
 async def test_a_call_that_rings_is_canceled(api: Caller, path: str) -> None:
     async with CalledPhone() as ann:
         uuid = await api.place(ann)
@@ -222,6 +241,7 @@ async def test_a_call_that_rings_is_canceled(api: Caller, path: str) -> None:
     assert (await api.ask("DELETE", path.format(uuid)))[0] == 404
 
 
+@pytest.mark.row("Call: GET, DELETE", "a live call is listed, shown and hung up")
 async def test_a_call_that_is_answered_is_hung_up(api: Caller) -> None:
     stage = api.stage
     stage.document("/answer", "<Wait length='30'/>")
@@ -242,6 +262,7 @@ async def test_a_call_that_is_answered_is_hung_up(api: Caller) -> None:
     assert ending(ended) == ("completed", "NORMAL_CLEARING", "4000", "API Request")
 
 
+@pytest.mark.row("Call: GET, DELETE", "also calls that arrive; all calls are hung up")
 async def test_calls_that_arrive_are_listed_and_hung_up_as_well(api: Caller) -> None:
     stage = api.stage
     stage.set_account(hangup_url="{url}/hangup")
@@ -262,6 +283,9 @@ async def test_calls_that_arrive_are_listed_and_hung_up_as_well(api: Caller) -> 
     assert ended["ALegUUID"] == first and ended["TotalCost"] == ended["BillRate"] == "0.00000"
 
 
+@pytest.mark.row(
+    "Call: send_on_preanswer", "early media counts as ringing; digits are sent after the answer (differs from Plivo)"
+)
 async def test_early_media_is_not_the_answer(api: Caller) -> None:
     stage = api.stage
     stage.document("/answer", "<Wait length='30'/>")
@@ -283,6 +307,7 @@ async def test_early_media_is_not_the_answer(api: Caller) -> None:
     assert len(stage.events("Ring")) == 1
 
 
+@pytest.mark.row("Call: send_digits", "`w` 0.5 s, `W` 1 s, `@ms` the length of each tone")
 async def test_digits_are_sent_after_the_answer_with_their_pauses(api: Caller) -> None:
     stage = api.stage
     stage.document("/answer", "<Wait length='30'/>")
@@ -298,6 +323,7 @@ async def test_digits_are_sent_after_the_answer_with_their_pauses(api: Caller) -
     assert second - first >= 1000 and third - second >= 1000
 
 
+@pytest.mark.row("Call: time_limit", "from the answer on; then hung up")
 async def test_the_time_limit_counts_from_the_answer(api: Caller) -> None:
     api.stage.document("/answer", "<Wait length='30'/>")
     async with CalledPhone() as ann:
@@ -309,6 +335,7 @@ async def test_the_time_limit_counts_from_the_answer(api: Caller) -> None:
     assert ending(ended) == ("completed", "ALLOTTED_TIMEOUT", "6000", "Plivo")
 
 
+@pytest.mark.row("Call: sip_headers", "in the INVITE as X-PH-…, and in every request about the call")
 async def test_sip_headers_are_in_the_invite_and_in_every_request(api: Caller) -> None:
     api.stage.document("/answer", "<Wait length='30'/>")
     async with CalledPhone() as ann:
@@ -324,6 +351,7 @@ async def test_sip_headers_are_in_the_invite_and_in_every_request(api: Caller) -
     assert {(said["X-PH-Team"], said["X-PH-Order"]) for said in (rings, asked, ended)} == {("blue", "a%20b")}
 
 
+@pytest.mark.row("Call: fallback_url", "asked if answer_url fails")
 async def test_the_fallback_url_is_asked_if_the_answer_url_fails(api: Caller) -> None:
     stage = api.stage
     stage.document("/instead", "<Wait length='30'/>")
@@ -336,6 +364,7 @@ async def test_the_fallback_url_is_asked_if_the_answer_url_fails(api: Caller) ->
         await api.told("Hangup")
 
 
+@pytest.mark.row("Call: to", "several by `<` are called at the same time, each a call of its own")
 async def test_several_destinations_are_calls_of_their_own(api: Caller) -> None:
     api.stage.document("/answer", "<Wait length='30'/>")
     async with CalledPhone("4915550001") as ann, CalledPhone("4915550002") as bob:
@@ -351,6 +380,7 @@ async def test_several_destinations_are_calls_of_their_own(api: Caller) -> None:
     assert ending(ended)[0] == "busy"
 
 
+@pytest.mark.row("Call: Idempotency-Key", "the same request twice dials once")
 async def test_the_same_request_twice_dials_once(api: Caller) -> None:
     async with CalledPhone() as ann:
         again = {"headers": {"Idempotency-Key": "one"}}
@@ -375,6 +405,7 @@ async def test_a_phone_that_vanishes_during_the_call_is_hung_up_by_the_api(api: 
     assert ending(ended) == ("completed", "NORMAL_CLEARING", "4000", "API Request")
 
 
+@pytest.mark.row("Call: answer_url", "a placed call joins a conference, and hears the others")
 async def test_a_placed_call_joins_a_conference(api: Caller) -> None:
     stage = api.stage
     stage.document("/answer", '<Conference callbackUrl="{url}/events">standup</Conference>')

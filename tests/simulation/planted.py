@@ -27,6 +27,8 @@ SIMULATED = {
     "rough": "test_simulation import long_courses as run; run('rough', SEEDS)",
     "commanded": "test_commands import commanded_courses as run; run(15 * SEEDS)",
     "broken": "test_broken_steps import broken_courses as run; run(SEEDS)",
+    "placed": "test_simulation import long_courses as run; run('placed', SEEDS)",
+    "cut placed": "test_placed_crashes import cut_placed_courses as run; run(20, 5)",
     "cut": "test_crashes import cut_courses as run; run(14, 9)",
 }
 SIMULATE = f"""

@@ -91,6 +91,14 @@ def test_every_parameter(dialer: Api, owner: Owner) -> None:
     assert (detection.time_ms, detection.maximum_words, detection.initial_greeting_ms) == (2000, 2, 1000)
 
 
+def test_numbers_and_objects_in_json(dialer: Api, owner: Owner) -> None:
+    odd = {"from": 4930123456, "to": int(NUMBER), "send_digits": 12, "sip_headers": {"Team": "blue", "N": 1}}
+    assert dialer.post("Call/", {**PLACED, **odd}).status == 201
+    options, (call,) = ordered(owner)
+    assert (call.to, call.from_, options.send_digits) == (f"+{NUMBER}", "4930123456", "12")
+    assert options.headers == (("X-PH-Team", "blue"), ("X-PH-N", "1"))
+
+
 def test_what_the_python_sdk_always_sends_turns_nothing_on(dialer: Api, owner: Owner) -> None:
     always = {"machine_detection_time": 5000, "machine_detection_method": "POST", "ring_timeout": 120}
     empty = dict.fromkeys(("ring_url", "send_digits", "caller_name", "sip_headers", "machine_detection"), "")
@@ -106,6 +114,14 @@ def test_what_the_python_sdk_always_sends_turns_nothing_on(dialer: Api, owner: O
         ("from", None),
         ("to", ""),
         ("to", "<"),
+        ("to", {"a": 1}),
+        ("to", True),
+        ("sip_headers", ["a=1"]),
+        ("sip_headers", 5),
+        ("caller_name", 5),
+        ("machine_detection", ["true"]),
+        ("time_limit", {}),
+        ("error_if_parent_not_found", {}),
         ("to", "<".join(str(4915100000000 + n) for n in range(1001))),
         ("answer_url", "ftp://example.com/"),
         ("answer_url", None),
