@@ -97,7 +97,7 @@ CANCELED_CAUSE, NO_MEDIA_CAUSE, TIME_LIMIT_CAUSE = 487, 44, 602
 """Causes that are not Q.850's: the call was canceled before the answer (SIP status 487), no audio packet arrived for a
 while (Asterisk's cause 44), and its time limit was reached.
 """
-NO_ANSWER_CAUSE, OUT_OF_ORDER_CAUSE = 19, 27
+NORMAL_CAUSE, NO_ANSWER_CAUSE, OUT_OF_ORDER_CAUSE = 16, 19, 27
 
 # Plivo applications know these names.
 Q850_CAUSE_NAMES = {
@@ -160,6 +160,7 @@ def refusal_code(cause: int, sip_status: int, *, rang: bool) -> HangupCode:
     `rang`: the phone has rung."""
     if (code := CODES_BY_CAUSE.get(cause)) is not None:
         return code
-    if not cause:
+    if cause in (0, NORMAL_CAUSE):
+        # It ended without a refusal, such as when Asterisk was stopped.
         return HangupCode.UNKNOWN
     return HangupCode.NO_ANSWER if rang and sip_status in (0, 408) else HangupCode.OUT_OF_SERVICE

@@ -304,7 +304,10 @@ def test_the_queue_is_bounded_and_a_refused_request_does_not_count(paced: Stage)
     names = [f"n{number}" for number in range(1000)]
     paced.place(*names)
     paced.place(*(f"x{name}" for name in names))
+    pace = paced.engine.registry.dial_pace
+    before = pace.plan("A", 1, paced.now)
     paced.place(*(f"y{name}" for name in names))
+    assert pace.plan("A", 1, paced.now) == before
     assert [status for status, _ in replies(paced)] == [201, 201, 429]
     assert len(paced.engine.calls) == 2000
 

@@ -89,6 +89,8 @@ class Asterisk:
         self.playbacks: dict[str, do.PlayMedia] = {}
         self.recordings: dict[str, str] = {}
         """recording id -> bridge id, of running recordings"""
+        self.dialed_calls: set[str] = set()
+        self.answered_calls: set[str] = set()
         self.dialed: list[str] = []
         """Endpoints that were dialed, in order."""
         self.rang: dict[str, str] = {}
@@ -129,6 +131,7 @@ class Asterisk:
         if self._awaits(channel_id):
             self._rings(channel_id)
             self.channels[channel_id].up = True
+            self.answered_calls.add(ids.call_of(channel_id) or "")
             self._tell(channel_id, ev.ChannelAnswered(channel_id))
 
     def refuse(self, channel_id: str, cause: int, sip_status: int) -> None:
@@ -257,6 +260,7 @@ class Asterisk:
         assert not channel.dialed, "a channel is dialed twice"
         channel.dialed = True
         self.dialed.append(channel.endpoint)
+        self.dialed_calls.add(ids.call_of(channel.channel_id) or "")
 
     def _about_channel(self, effect: do.Effect) -> None:
         channel = self._channel(getattr(effect, "channel_id", None) or "")

@@ -17,7 +17,7 @@ from tests.simulation.mortal import Mortal
 from tests.simulation.world import Lane, placed
 
 LONG = os.environ.get("ARI_CONF_SIMULATION") == "long"
-SEEDS, EVERY = (100, 1) if LONG else (20, 5)
+SEEDS, EVERY = (200, 1) if LONG else (60, 3)
 DEEDS = 16
 KINDS = ("place",) * 3 + ("phone",) * 6 + ("time", "time", "cancel", "finish", "hang up")
 MOMENTS = (200, 1000, 6000, 30_000)
@@ -55,6 +55,8 @@ class MortalCaller(Mortal):
             if what == "place":
                 self.commands_so_far.append(placed(f"{at}", number, 0))
             self.do(at, (what, number))  # type: ignore[arg-type]
+        # A channel that may not have been dialed is replaced after 5 s.
+        self.do(len(course), ("time", 12_000))
         self.finish_all()
         # Ring timeouts, and channels that may not have been dialed.
         self._wait(400_000)
@@ -70,10 +72,14 @@ def course(seed: int) -> tuple[PlacedDeed, ...]:
     return tuple(deeds)
 
 
-def judge(world: MortalCaller) -> None:
-    """Check what holds after every course, however often the application died."""
+def judge(world: MortalCaller, *, was_away: bool) -> None:
+    """Check what holds after every course, however often the application died. `was_away`: it was away for a while."""
     assert observed.left(world) == []
     observed.fates(world)
+    orders = [c.addressed.command for c in world.commands_so_far if isinstance(c.addressed, api.ForAccount)]
+    placing = [order for order in orders if isinstance(order, api.PlaceCalls)]
+    # An outage may last longer than a short ring_timeout, or begin just before it is reached.
+    short = {call.call_uuid for order in placing if order.options.ring_timeout_s < 120 for call in order.calls}
     replied, ends, rings = dict[str, int](), Counter[str](), Counter[str]()
     for effect in world.written.outbox:
         match effect:
@@ -82,7 +88,14 @@ def judge(world: MortalCaller) -> None:
                 uuids = dict(body).get("request_uuid", ())
                 ends.update(dict.fromkeys((uuids,) if isinstance(uuids, str) else uuids, 0))
             case do.PostCallback(_, _, _, _, params) if dict(params)["Event"] == "Hangup":
-                ends[dict(params)["CallUUID"]] += 1
+                said = dict(params)
+                ends[said["CallUUID"]] += 1
+                if said["HangupCauseCode"] == "6010" and said["CallUUID"] not in short:
+                    assert said["CallUUID"] in world.asterisk.dialed_calls, "given up, and never dialed"
+                    assert said["CallUUID"] not in world.asterisk.answered_calls, "given up, though it was answered"
+                if not was_away and said["HangupCauseCode"] == "0":
+                    assert said["CallUUID"] in world.asterisk.dialed_calls, "it exists, and was never dialed"
+                    assert said["CallUUID"] not in world.asterisk.answered_calls, "its answer was not noticed"
             case do.PostCallback(_, _, _, _, params) if dict(params)["Event"] == "Ring":
                 rings[dict(params)["CallUUID"]] += 1
     assert all(replied.get(command.command_id) == 201 for command in world.commands_so_far), "a request is lost"
@@ -93,7 +106,7 @@ def judge(world: MortalCaller) -> None:
 def cut(seed: int, dies: frozenset[int], away: int = 0) -> MortalCaller:
     world = MortalCaller(dies, away)
     world.place_all(course(seed))
-    judge(world)
+    judge(world, was_away=away > 0)
     return world
 
 

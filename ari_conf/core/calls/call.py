@@ -29,7 +29,7 @@ from ari_conf.core.calls.call_state import (
     CallState,
 )
 from ari_conf.core.calls.gather import Gather, GatherState
-from ari_conf.core.calls.outgoing import MAX_REDIALS, UNCONFIRMED_MS, Outgoing
+from ari_conf.core.calls.outgoing import MAX_REDIALS, Outgoing
 from ari_conf.core.effects import (
     Answer,
     CreateChannel,
@@ -390,7 +390,7 @@ class Call(msgspec.Struct, Derived, tag=True):
     def _on_unconfirmed(self, outgoing: Outgoing, now: int) -> Outputs:
         """Wait for a sign of the phone: if there is none, the channel was not dialed."""
         if outgoing.created and self.state is DIALING and outgoing.unconfirmed_until is None:
-            outgoing.unconfirmed_until = now + UNCONFIRMED_MS
+            outgoing.wait_for_sign(now)
         return []
 
     def _redial(self, outgoing: Outgoing, now: int) -> Outputs:

@@ -40,6 +40,8 @@ class Outgoing(msgspec.Struct):
     channels: int = 1
     """Number of channels requested so far, or about to be: the last one is the call's."""
     redials: int = 0
+    was_dialed: bool = False
+    """True once a channel was ordered to be dialed, whichever way it takes; False again if it turned out not to be."""
     created: bool = False
     """True once the channel exists, and is or was ordered to be dialed."""
     rings_until: int | None = None
@@ -98,7 +100,7 @@ class Outgoing(msgspec.Struct):
 
     def start(self, now: int) -> None:
         """Start the time for which the phone may ring, whichever way is taken."""
-        self.rings_until = now + self.options.ring_timeout_s * 1000
+        self.rings_until, self.was_dialed = now + self.options.ring_timeout_s * 1000, False
 
     def channel_request(self, call_uuid: str, from_: str, caller_name: str, not_after: int = 0) -> CreateChannel:
         """Return the request for the channel of the present way."""
@@ -108,7 +110,10 @@ class Outgoing(msgspec.Struct):
 
     def dial(self, channel_id: str, now: int) -> DialChannel:
         """Dial the channel, which Asterisk has."""
-        self.created = True
+        if not self.was_dialed:
+            # A crash may have taken a part of the time.
+            self.start(now)
+        self.created = self.was_dialed = True
         left_ms = max(0, (self.rings_until or now) - now)
         return DialChannel(channel_id, -(-left_ms // 1000) + ASTERISK_GRACE_S)
 
@@ -122,9 +127,15 @@ class Outgoing(msgspec.Struct):
         self.created, self.unconfirmed_until = False, None
         if same_way:
             self.redials += 1
+            self.was_dialed = False
         else:
             self.attempt, self.redials = self.attempt + 1, 0
         return ids.channel_id(call_uuid, self.channels)
+
+    def wait_for_sign(self, now: int) -> None:
+        """Wait for a sign of the phone, for which there is time: without one, the channel was not dialed."""
+        self.unconfirmed_until = now + UNCONFIRMED_MS
+        self.rings_until = max(self.rings_until or now, self.unconfirmed_until + 1)
 
     def answered(self, now: int) -> None:
         self.rings_until = self.unconfirmed_until = None
