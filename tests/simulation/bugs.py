@@ -273,7 +273,7 @@ OF_DEFECTS = (
 PLAYER = P
 R, P = "reconciliation/plan.py", "reconciliation/batches.py"
 OF_CRASHES = (
-    Bug("crash: a member who hung up in the meantime has left", CALL, "if_gone=ev.ChannelHungUp(self.channel_id, 0)", "if_gone=None", "cut"),
+    Bug("crash: a member who hung up in the meantime has left", CALL, "if_gone=ev.ChannelHungUp(channel_id, 0)", "if_gone=None", "cut"),
     Bug("crash: hang-ups explain the rest", R, "not isinstance(each[1], ev.ChannelHungUp)", "isinstance(each[1], ev.ChannelHungUp)", "test_reconciliation_plan"),
     Bug("crash: a member who was leaving left before they hung up", M, "already_decided=self.state is LEAVING and self.reason is not None", "already_decided=False", "test_reconciliation_plan"),
     Bug("crash: an account is looked up again", CALL, "            out.append(IdentifyCall(self.call_uuid, self.channel_id, self.auth_id))\n", "            pass\n", "cut"),
