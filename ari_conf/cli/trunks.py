@@ -18,7 +18,8 @@ from ari_conf.settings import settings
 app = typer.Typer(no_args_is_help=True, help="Configure the trunks over which calls are placed.")
 
 Name = Annotated[str, typer.Argument(metavar="TRUNK", help="Name of the trunk: letters, digits, _ and -.")]
-DIAL = typer.Option(metavar="TEMPLATE", help="Such as PJSIP/{number}@provider; {e164} has a plus. See the guide.")
+TEMPLATE = "Such as PJSIP/{number}@provider; {e164} has a plus. digits may stand before it."
+DIAL = typer.Option(metavar="TEMPLATE", help=TEMPLATE)
 PREFIXES = typer.Option(metavar="LIST", help="Numbers that it is for: +49,+43; + for all; 112 for short numbers.")
 CALLER_IDS = typer.Option(metavar="LIST", help="Caller IDs that it may show: +4930123*. '': all of the account.")
 HOSTS = typer.Option(metavar="LIST", help="Hosts that SIP URIs may name: sip.example.com,10.0.0.5:5070.")
@@ -32,7 +33,7 @@ ENABLED = typer.Option("--enabled/--disabled", help="Whether calls are placed ov
 def add(
     ctx: typer.Context,
     name: Name,
-    dial: Annotated[str, DIAL],
+    dial: Annotated[str, typer.Argument(metavar="TEMPLATE", help=TEMPLATE)],
     prefixes: Annotated[str, PREFIXES] = "",
     caller_ids: Annotated[str, CALLER_IDS] = "",
     hosts: Annotated[str, HOSTS] = "",

@@ -13,7 +13,7 @@ export const ADVICE = {
   call_not_started: REDIS,
   call_not_dialed: html`Ask the operator whether the trunk is registered and reachable.`,
   dialing_refused: html`Correct the number or caller ID, or ask the operator what the account may dial.`,
-  minutes_used_up: "Wait until tomorrow (UTC), or ask the operator for more minutes.",
+  minutes_used_up: html`Wait until midnight (UTC), or ask the operator for more minutes. If your application did not place these calls, ask for a new token.`,
   too_many_calls: html`End calls, or ask the operator to raise <code>ARI_CONF_CALLS_PER_ACCOUNT</code>.`,
   headers_incomplete: "Send fewer or shorter X-PH- headers.",
   too_many_transfers: "Correct the application: it transfers the same call again and again.",
