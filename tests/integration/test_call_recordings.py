@@ -39,6 +39,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 BEEP_HZ = 1000
 ANN, BOB, PROMPT, AFTER_HZ = 1675, 2075, 2575, 2875
 LONG = "<Speak>Hello.</Speak><Wait length='30'/>"
+PLAYED = '<Play>{url}/prompt.wav</Play><Wait length="30"/>'
 AFTER = "<Play>{url}/after.wav</Play>"
 
 
@@ -389,10 +390,12 @@ def file_of(stage: Stage, params: Mapping[str, str], form: str = "wav") -> bytes
 @pytest.mark.row("Record", "recordSession goes on while the application is dead")
 @pytest.mark.parametrize("hangs_up", ["while it is away", "afterwards"])
 async def test_the_application_dies_and_nothing_is_missing(mortal: Stage, hangs_up: str) -> None:
-    body = '<Record recordSession="true" fileFormat="wav" maxLength="600" callbackUrl="{url}/told"/>' + LONG
+    body = '<Record recordSession="true" fileFormat="wav" maxLength="600" callbackUrl="{url}/told"/>' + PLAYED
+    mortal.tones("/prompt.wav", (PROMPT, 300))
     async with mortal.callers(1) as (ann,):
         ann.tone(ANN)
         answered = await mortal.call(ann, body)
+        await mortal.hears(ann, PROMPT)
         await mortal.listen(ann, 1000)
         await mortal.system.kill("serve")
         await mortal.listen(ann, 1500)
@@ -447,11 +450,13 @@ async def test_the_bucket_is_away(mortal: Stage) -> None:
 
 
 async def test_asterisk_dies_and_what_it_wrote_is_stored(mortal: Stage) -> None:
-    body = '<Record recordSession="true" fileFormat="wav" callbackUrl="{url}/told"/>' + LONG
+    body = '<Record recordSession="true" fileFormat="wav" callbackUrl="{url}/told"/>' + PLAYED
+    mortal.tones("/prompt.wav", (PROMPT, 300))
     async with mortal.callers(1) as (ann,):
         ann.tone(ANN)
         await mortal.call(ann, body)
-        await mortal.listen(ann, 2500)
+        await mortal.hears(ann, PROMPT)
+        await mortal.listen(ann, 2000)
         await mortal.system.kill("asterisk")
         await mortal.system.start("asterisk")
     left, right = channels(file_of(mortal, (await told(mortal)).params))

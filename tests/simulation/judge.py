@@ -87,13 +87,9 @@ class Judge:
             match effect:
                 case do.PostCallback(lane, _, _, _, params) if "ConferenceAction" in dict(params):
                     self._callback(lane, dict(params), effects[at + 1 :], floors, now)
-                case do.StartRecording(source_id) if (of := ids.recorder_of(source_id)) is not None:
-                    self.calls_recorded.setdefault(of, False)
-                case do.StartRecording(bridge_id, recording_id):
+                case do.StartRecording(bridge_id, recording_id) if ids.recorder_of(bridge_id) is None:
                     self._recording_starts(ids.conference_of(bridge_id) or "", recording_id)
-                case do.StoreRecording() if not effect.conference_id:
-                    self._call_recording_is_handed_on(effect)
-                case do.StoreRecording():
+                case do.StoreRecording() if effect.conference_id:
                     self._recording_is_handed_on(effect)
                 case do.CommandReply(_, 201, body):
                     uuids = dict(body)["request_uuid"]
@@ -104,6 +100,8 @@ class Judge:
                     self._told_of_placed(dict(params))
                 case do.PostCallback(_, _, _, _, params) if dict(params)["CallUUID"] in self.placed:
                     self._told_of_placed(dict(params))
+                case do.StartRecording() | do.StoreRecording():
+                    self.of_call(effect)
         assert not floors, f"these took the floor, and nobody was told: {floors}"
         self._no_stray_actions(effects)
         self._state(now)
@@ -351,11 +349,18 @@ class Judge:
             seen.sequence += 1
             assert dict(effect.callback.params)["ConferenceSequence"] == str(seen.sequence), "1, 2, 3 … without gaps"
 
-    def _call_recording_is_handed_on(self, effect: do.StoreRecording) -> None:
+    def of_call(self, effect: do.StartRecording | do.StoreRecording) -> None:
+        """Note the start of a call's recording, or check that it is handed on once."""
+        if isinstance(effect, do.StartRecording):
+            if (started := ids.recorder_of(effect.source_id)) is not None:
+                self.calls_recorded.setdefault(started, False)
+            return
         of = effect.call_uuid, effect.recording_id
-        assert self.calls_recorded.get(of) is False, "handed on once, and one that was begun"
+        # The step that was to begin it may have failed: then there is no file, and the job says that there may be none.
+        assert self.calls_recorded.get(of, not effect.failed) is False, "handed on once, and one that was begun"
         assert effect.start_ms <= effect.end_ms and effect.tracks
-        assert effect.callback is None or dict(effect.callback.params)["CallUUID"] == effect.call_uuid
+        named = dict(effect.callback.params) if effect.callback is not None else {"CallUUID": effect.call_uuid}
+        assert named.get("CallUUID", named.get("call_uuid")) == effect.call_uuid
         self.calls_recorded[of] = True
 
     # Floor and digits.

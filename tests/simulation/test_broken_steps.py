@@ -60,6 +60,7 @@ class Breaking(Commanded):
             self._spared(rooms)
             self.judge.effects = effects
             self.judge.fits()
+            self.judge.recordings_of_calls(effects)
         else:
             self.judge.after(event, effects, self.now)
         for effect in effects:

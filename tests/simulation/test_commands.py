@@ -13,6 +13,7 @@ from ari_conf.core import events as ev
 from ari_conf.core.conferences.conference import Conference
 from ari_conf.core.conferences.member import Member
 from ari_conf.core.conferences.member_state import MemberState
+from ari_conf.core.effects import StartRecording, StoreRecording
 from ari_conf.core.elements import Play, Speak
 from ari_conf.core.playback.player import PlayerState
 from tests.core.copies import copied
@@ -49,10 +50,16 @@ class Lenient(Judge):
     def after(self, event: ev.Event, effects: list[effects.Effect], now: int) -> None:
         self.effects = effects
         self.fits()
+        self.recordings_of_calls(effects)
         for effect in effects:
             params = dict(getattr(effect, "params", ()))
             if params.get("ConferenceAction") == "exit":
                 self.out_is_out(params["CallUUID"].replace("call", "channel"), params["ConferenceUUID"])
+
+    def recordings_of_calls(self, effects: list[effects.Effect]) -> None:
+        for effect in effects:
+            if isinstance(effect, StartRecording | StoreRecording) and not getattr(effect, "conference_id", ""):
+                self.of_call(effect)
 
     def gone(self, names: dict[tuple[str, str], str]) -> None:
         for conference_id in self.live - set(self.engine.conferences):
@@ -114,9 +121,17 @@ class Commanded(World):
         (make,) = random.choices(KINDS, WEIGHTS)
         command = make(None if random.random() < 0.2 else some, random.random() < 0.6, random.randrange(10**9))
         command_id = f"command{random.randrange(10**12)}"
-        addressed: do.ForConference | do.ForAccount = do.ForConference(conference.auth_id, conference.name, command)
+        addressed: do.ForConference | do.ForAccount | do.ForCall = do.ForConference(
+            conference.auth_id, conference.name, command
+        )
         if random.random() < 0.02:
             addressed = do.ForAccount(conference.auth_id, do.HangUpCalls(random.randint(1, 4)))
+        elif random.random() < 0.08:
+            call = random.choice([*self.engine.calls.values()])
+            name = f"r{random.randrange(10**9)}"
+            starts = do.RecordCall(name, stereo=random.random() < 0.5, time_limit=random.choice((2, 60)))
+            wanted = starts if random.random() < 0.7 else do.StopRecordingCall()
+            addressed = do.ForCall(call.auth_id, call.call_uuid, wanted)
         self.receive(ev.CommandReceived(command_id, addressed, self.now + 5000))
         replies = [effect for effect in self.judge.effects if isinstance(effect, effects.CommandReply)]
         assert [reply.command_id for reply in replies] == [command_id], "each command gets one reply"
