@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from ari_conf import settings as settings_module
 from ari_conf.errors import RecordingFailed
 from ari_conf.history.database import HistoryDatabase
-from ari_conf.recordings import index, jobs
+from ari_conf.recordings import index, jobs, library
 from ari_conf.recordings.bucket import Bucket
 from ari_conf.recordings.index import StoredRecording
 from ari_conf.recordings.sidecar import object_key
@@ -77,13 +77,22 @@ class Shelf:
     def is_gone(self, stored: StoredRecording) -> bool:
         """Return whether the recording is gone; it must not be there in part."""
         parts = {
-            "record": bool(self.redis.exists(index.key(stored.recording_id))),
-            "index": any(self.redis.zscore(key, stored.recording_id) is not None for key in index.keys(stored)),
+            "record": self._is_known(stored),
+            "index": any(self.redis.zscore(key, stored.recording_id) is not None for key in index.keys(stored))
+            or (self._is_known(stored) and not self.redis.exists(index.key(stored.recording_id))),
             "sidecar": self.bucket.get_json(beside(stored)) is not None,
             "file": self._has_file(stored.key),
         }
         assert len(set(parts.values())) == 1, parts
         return not any(parts.values())
+
+    def _is_known(self, stored: StoredRecording) -> bool:
+        """Return whether the recording is in Redis, or in the history alone."""
+        if self.redis.exists(index.key(stored.recording_id)) or not self.redis.hexists(
+            library.MOVED_KEY, stored.auth_id
+        ):
+            return bool(self.redis.exists(index.key(stored.recording_id)))
+        return library.get(self.redis, self.database, stored.recording_id) is not None
 
     def _has_file(self, key: str) -> bool:
         try:
