@@ -100,4 +100,4 @@ def test_a_recording_that_is_not_stored_yet_is_discarded_only_by_a_purge(stage: 
     assert stage.receiver.received[0].headers["X-Plivo-Signature-V3"]
     stage.until(lambda: (found := removals.get(stage.redis, ACCOUNT)) is not None and found.phase == "removed")
     kept = removals.get(stage.redis, ACCOUNT)
-    assert kept is not None and kept.left.counted() == {"recordings": 1, "delivered_callbacks": 1}
+    assert kept is not None and kept.left.counted() == {"recordings": 1, "history_entries": 2}
