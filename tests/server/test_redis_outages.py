@@ -59,7 +59,8 @@ class Owner:
             confirmed_batch_id=lambda: self.store.confirmed,
         )
         self.store = StateStore(self.redis, name, fencing_token=lambda: self.lease.fencing_token)
-        self.steps = StepBuilder(stage.engine, SimpleNamespace(), lambda _: lambda _: None)  # type: ignore[arg-type]
+        settings: Any = SimpleNamespace(asterisk_name="pbx")
+        self.steps = StepBuilder(stage.engine, settings, lambda _: lambda _: None)
         self.done: list[do.Effect] = []
         self.writer = StepWriter(
             self.store,
