@@ -19,15 +19,10 @@ from ari_conf.common.redis_keys import CELERYS_PREFIX
 from ari_conf.common.version import VERSION
 from ari_conf.errors import SettingsError, StateVersionRefused
 from ari_conf.observability import log_setup
+from ari_conf.queues import queue_names
 from ari_conf.settings import settings
 from tasks.worker import QueueConsumers
 
-QUEUES = {
-    "ari_conf.callback": "callbacks",
-    "ari_conf.recording": "recordings",
-    "ari_conf.transcription": "transcriptions",
-    "ari_conf.removal": "removals",
-}
 RESERVED_THREADS = 5
 """Threads in addition to those that deliver callbacks, so that a flood of callbacks delays neither recordings
 nor the removal of accounts."""
@@ -41,9 +36,9 @@ app = Celery(
     "tasks", broker=broker, include=["tasks.callbacks", "tasks.recordings", "tasks.transcriptions", "tasks.removals"]
 )
 app.conf.update(
-    task_queues={name: {"exchange": "tasks", "routing_key": name} for name in QUEUES.values()},
-    task_routes={task: {"queue": name} for task, name in QUEUES.items()},
-    task_default_queue="callbacks",
+    task_queues={name: {"exchange": "tasks", "routing_key": name} for name in queue_names.ALL},
+    task_routes={task: {"queue": name} for task, name in queue_names.QUEUE_BY_TASK.items()},
+    task_default_queue=queue_names.CALLBACKS,
     task_serializer="json",
     accept_content=["json"],
     task_ignore_result=True,

@@ -91,7 +91,7 @@ def worker(
         typer.Option(
             "--check",
             help="Check this machine's workers and exit, with 0 if they work. -Q names their queues, if these are not "
-            "all three.",
+            "all.",
         ),
     ] = False,
     pid: Annotated[int | None, typer.Option(metavar="N", help="With --check: check only this process.")] = None,

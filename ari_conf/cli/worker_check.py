@@ -10,9 +10,8 @@ from redis import RedisError
 
 from ari_conf.common.redis_client import connect_in_threads, explain_to_user
 from ari_conf.errors import WorkerUnhealthy
-from ari_conf.queues import worker_health
+from ari_conf.queues import queue_names, worker_health
 from ari_conf.queues.worker_health import WorkerHealth
-from ari_conf.recordings.jobs import QUEUES
 from ari_conf.settings import settings
 
 TIMEOUT_S = 2.0
@@ -24,11 +23,11 @@ def run(arguments: Sequence[str], pid: int | None = None) -> str:
 
     `arguments`: `-Q QUEUES`, if the workers do not consume all queues. `pid`: the only process to check."""
     parser = argparse.ArgumentParser("ari-conf worker --check", add_help=False)
-    parser.add_argument("-Q", "--queues", default=",".join(QUEUES))
+    parser.add_argument("-Q", "--queues", default=",".join(queue_names.ALL))
     given = parser.parse_args(arguments)
     queues = [queue.strip() for queue in given.queues.split(",")]
-    if wrong := [queue for queue in queues if queue not in QUEUES]:
-        parser.error(f"no queue is named {wrong[0]!r}: expected some of {', '.join(QUEUES)}")
+    if wrong := [queue for queue in queues if queue not in queue_names.ALL]:
+        parser.error(f"no queue is named {wrong[0]!r}: expected some of {', '.join(queue_names.ALL)}")
     return judge(_read(queues), socket.gethostname(), pid)
 
 

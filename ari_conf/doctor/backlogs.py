@@ -9,8 +9,7 @@ import redis
 
 from ari_conf.common.redis_client import connect_in_threads
 from ari_conf.doctor.check import DEADLINE, CheckFailed, Doubtful
-from ari_conf.queues import outbox, worker_health
-from ari_conf.recordings import jobs
+from ari_conf.queues import outbox, queue_names, worker_health
 from ari_conf.settings import Settings
 from ari_conf.store import removals
 
@@ -44,7 +43,7 @@ def _faults(settings: Settings) -> list[str]:
     try:
         return [
             f"the worker {each.pid} on {each.host} does not work off the queue {queue}: {each.fault}"
-            for queue in jobs.QUEUES
+            for queue in queue_names.ALL
             for each in worker_health.read(client, queue)
             if each.fault
         ]

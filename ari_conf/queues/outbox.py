@@ -15,10 +15,11 @@ from redis import Redis
 from ari_conf.core.effects import PostCallback
 from ari_conf.core.elements import without_login
 from ari_conf.errors import CallbackTooLong
+from ari_conf.queues import queue_names
 from ari_conf.queues.partitioned_queue import Outcome, prefix
 from ari_conf.queues.worker_health import threads_of_live
 
-QUEUE = "callbacks"
+QUEUE = queue_names.CALLBACKS
 DROPPED = "dropped"
 """Field of the counts for entries that found no room; the others are outcomes."""
 MAX_BYTES = 64 * 1024

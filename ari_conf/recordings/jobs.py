@@ -26,14 +26,14 @@ from redis import Redis
 
 from ari_conf.common.redis_keys import PREFIX
 from ari_conf.core.effects import AddAttendanceNote, AddSpeechNote, PostCallback, StoreRecording
-from ari_conf.queues import outbox, partitioned_queue
+from ari_conf.queues import outbox, partitioned_queue, queue_names
 from ari_conf.recordings import index as recording_index
 from ari_conf.recordings.index import StoredRecording
 from ari_conf.settings import Settings
 
 log = structlog.get_logger()
 
-STORE_QUEUE, TRANSCRIPTION_QUEUE = "recordings", "transcriptions"
+STORE_QUEUE, TRANSCRIPTION_QUEUE = queue_names.RECORDINGS, queue_names.TRANSCRIPTIONS
 QUEUES = (outbox.QUEUE, STORE_QUEUE, TRANSCRIPTION_QUEUE)
 """Queues of what calls leave to workers."""
 FAILED = "failed"

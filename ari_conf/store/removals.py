@@ -19,14 +19,14 @@ import structlog
 from redis import Redis
 
 from ari_conf.errors import AccountUnreadable
-from ari_conf.queues import partitioned_queue
+from ari_conf.queues import partitioned_queue, queue_names
 from ari_conf.store import accounts
 from ari_conf.store.accounts import AccountRecord
 
 log = structlog.get_logger()
 
 KEY = accounts.REMOVALS_KEY
-QUEUE = "removals"
+QUEUE = queue_names.REMOVALS
 Calls = Literal["end", "keep"]
 Phase = Literal["calls", "callbacks", "data", "removed"]
 """calls: until no call is left. callbacks: until the last callbacks are out. data: while data is deleted. removed: the

@@ -12,7 +12,7 @@ from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from ari_conf.observability.server_metrics import LATENCY_BUCKETS, add_build_info
-from ari_conf.queues import outbox, worker_health
+from ari_conf.queues import outbox, queue_names, worker_health
 from ari_conf.recordings import jobs
 from ari_conf.recordings.jobs import QUEUES
 from ari_conf.web.resources import Resources
@@ -111,11 +111,11 @@ class WebMetrics:
         for queue in QUEUES:
             running = asyncio.get_running_loop().run_in_executor(self._thread, _read_queue, resources, queue)
             self._set_queue_gauges(queue, *await running)
+        stuck = await asyncio.get_running_loop().run_in_executor(self._thread, _stuck_workers, resources)
+        for queue, count in stuck.items():
+            self._stuck.labels(queue).set(count)
 
-    def _set_queue_gauges(
-        self, queue: str, totals: outbox.QueueTotals, depths: list[int], oldest_ms: int, stuck: int
-    ) -> None:
-        self._stuck.labels(queue).set(stuck)
+    def _set_queue_gauges(self, queue: str, totals: outbox.QueueTotals, depths: list[int], oldest_ms: int) -> None:
         waiting, oldest, outcomes, workers = self._queues[queue]
         waiting.set(totals.waiting)
         oldest.set(oldest_ms / 1000)
@@ -133,16 +133,20 @@ class _EnqueuedAt(msgspec.Struct):
     at_ms: int
 
 
-def _read_queue(resources: Resources, queue: str) -> tuple[outbox.QueueTotals, list[int], int, int]:
-    """Return (totals, entries in each partition, age in ms of the oldest entry, workers that do not work) of a queue's
-    first 1000 partitions."""
+def _read_queue(resources: Resources, queue: str) -> tuple[outbox.QueueTotals, list[int], int]:
+    """Return (totals, entries in each partition, age in ms of the oldest entry) of a queue's first 1000 partitions."""
     seconds, micros = resources.sync_redis.time()
     now_ms = seconds * 1000 + micros // 1000
     heads = outbox.partition_heads(resources.sync_redis, queue)
     made = [at_ms for head in heads if (at_ms := _enqueued_at_ms(head.first_entry)) is not None]
     oldest_ms = max(0, now_ms - min(made, default=now_ms))
-    stuck = sum(bool(each.fault) for each in worker_health.read(resources.sync_redis, queue))
-    return outbox.counted(resources.sync_redis, queue), [head.length for head in heads], oldest_ms, stuck
+    return outbox.counted(resources.sync_redis, queue), [head.length for head in heads], oldest_ms
+
+
+def _stuck_workers(resources: Resources) -> dict[str, int]:
+    """Return the number of workers that do not work, by queue."""
+    redis = resources.sync_redis
+    return {queue: sum(bool(each.fault) for each in worker_health.read(redis, queue)) for queue in queue_names.ALL}
 
 
 def _enqueued_at_ms(head: bytes) -> int | None:

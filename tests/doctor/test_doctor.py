@@ -31,7 +31,7 @@ from ari_conf.local import processes
 from ari_conf.local.system import LocalSystem
 from ari_conf.media.voices import Flite
 from ari_conf.ownership import lease
-from ari_conf.queues import partitioned_queue
+from ari_conf.queues import partitioned_queue, queue_names
 from ari_conf.recordings import jobs, transcribers
 from ari_conf.settings import Settings, from_environment
 from ari_conf.store import accounts, removals, state_store
@@ -548,6 +548,12 @@ def test_no_callback_worker_with_and_without_waiting_callbacks(empty, redis_serv
         "the worker 12 on box does not work off the queue transcriptions: a thread is stuck: restart it"
     )
     client.delete("ari_conf:transcriptions:health")
+    for queue in queue_names.ALL:
+        client.hset(f"ari_conf:{queue}:health", "box-12-ef", '{"at_ms":4000000000000,"fault":"a thread is stuck"}')
+        client.zadd(f"ari_conf:{queue}:workers", {"box-12-ef": LEASED})
+        assert f"the queue {queue}: a thread is stuck" in problem_text(settings, "callback workers")
+        client.delete(f"ari_conf:{queue}:health")
+        client.zrem(f"ari_conf:{queue}:workers", "box-12-ef")
     said = found(settings, "callback workers")
     assert said.state == "warning" and "start more workers" in said.text, "the entry was created in 1970"
 

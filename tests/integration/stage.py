@@ -25,6 +25,7 @@ from ari_conf.local import asterisk
 from ari_conf.local.system import LocalSystem
 from ari_conf.media.tones import wav
 from ari_conf.ownership import asterisk_identity
+from ari_conf.queues import queue_names
 from ari_conf.server.takeover import NEXT_MEMBER_ID
 from ari_conf.store import accounts
 from ari_conf.store.problems import read_problems
@@ -47,7 +48,7 @@ GAP_MS = 100.0
 KEPT = re.compile(
     r"ari_conf:(accounts$|owner:|lease:|clock:|standby:|problems:|last-batch:|state:|state-version$|recording|commands|repl|idempotency:"
     r"|(admin-)?sessions?|removals$|audit$|auth-failures:|api-rate:|unknown-accounts$|celery:|transcribers$"
-    r"|(callbacks|recordings|transcriptions|removals):(counts|threads|workers|health|dead-letters:.*|delivered:.*)$)"
+    rf"|({'|'.join(queue_names.ALL)}):(counts|threads|workers|health|dead-letters:.*|delivered:.*)$)"
 )
 """Keys that stay in Redis: accounts, their problems and recordings; workers; for a while, the replies of commands and
 sessions. `state:` holds the next member's id; the rest of its content is checked separately."""

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from ari_conf.queues import queue_names
 from tools import links
 from tools.reference.metrics import SERVER, WEB
 
@@ -98,7 +99,7 @@ def healthy() -> dict[str, str]:
             ("transcriptions_oldest_seconds", 6 * 3600),
         ):
             found |= series(f"ari_conf_{name}", labels, always(value))
-        for queue in ("callbacks", "recordings", "transcriptions"):
+        for queue in queue_names.ALL:
             found |= series("ari_conf_stuck_workers", f'{labels},queue="{queue}"', always(0))
         for queue, outcomes in (
             ("callbacks", ("delivered", "retried")),

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
+import re
+import socket
+from collections.abc import Iterator
+
 import pytest
 
 from ari_conf.cli import worker_check
 from ari_conf.errors import WorkerUnhealthy
-from ari_conf.queues import outbox, partitioned_queue, worker_health
+from ari_conf.queues import outbox, partitioned_queue, queue_names, worker_health
 from ari_conf.queues.partitioned_queue import PartitionedQueue
 from ari_conf.queues.worker_health import NO_HEARTBEAT, NO_LEASE, WorkerHealth
+from ari_conf.settings import settings
 from tests.redis import RedisServer
 
 WORKER = "host-a-17-c0ffee00"
@@ -122,3 +128,56 @@ def test_all_workers_of_this_machine_must_work_in_all_queues() -> None:
 def test_a_worker_that_stops_is_no_fault() -> None:
     stopping = {"callbacks": [WorkerHealth("me-5-abc", True, "")]}
     assert worker_check.judge(stopping, "me") == "worker 5 of this machine is stopping"
+
+
+# The queues.
+
+
+@pytest.fixture
+def settings_for(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("ARI_CONF_REDIS_URL", redis_server.url)
+    settings.cache_clear()
+    yield
+    settings.cache_clear()
+
+
+@pytest.mark.usefixtures("settings_for")
+def test_the_check_knows_every_queue(redis_server: RedisServer) -> None:
+    """Without -Q it asks for all; with -Q for those alone, whichever they are."""
+    worker, host = f"{socket.gethostname()}-5-abc", socket.gethostname()
+    for number, name in enumerate(queue_names.ALL):
+        missing = rf"no worker of this machine \({re.escape(host)}\) consumes the queue {name}"
+        for arguments in ([], ["-Q", name]):
+            with pytest.raises(WorkerUnhealthy, match=missing):
+                worker_check.run(arguments)
+        beat(PartitionedQueue(redis_server.client, name), worker)
+        assert worker_check.run(["-Q", name]) == f"worker 5 of this machine consumes {name}"
+        assert (number + 1 == len(queue_names.ALL)) == _passes()
+    beat(PartitionedQueue(redis_server.client, queue_names.REMOVALS), worker, fault="a thread is stuck")
+    with pytest.raises(WorkerUnhealthy, match="the worker 5 does not work off the queue removals: a thread is stuck"):
+        worker_check.run([])
+
+
+def _passes() -> bool:
+    try:
+        worker_check.run([])
+    except WorkerUnhealthy:
+        return False
+    return True
+
+
+def test_the_check_refuses_a_queue_that_no_worker_has(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        worker_check.run(["-Q", "callbacks,removal"])
+    assert ended.value.code == 2
+    names = ", ".join(queue_names.ALL)
+    assert f"no queue is named 'removal': expected some of {names}" in capsys.readouterr().err
+
+
+def test_the_tasks_of_a_worker_are_those_of_the_list() -> None:
+    app = importlib.import_module("tasks.app").app
+    app.loader.import_default_modules()
+    entry_task = importlib.import_module("tasks.entry_task").EntryTask
+    tasks = {task.name: task.queue_name for task in app.tasks.values() if isinstance(task, entry_task)}
+    assert tasks == queue_names.QUEUE_BY_TASK
+    assert set(app.conf.task_queues) == set(queue_names.ALL)

@@ -13,9 +13,9 @@ import pytest
 
 from ari_conf.core.effects import CommandReply, PostCallback
 from ari_conf.core.problem_kinds import ProblemKind
-from ari_conf.queues import outbox, partitioned_queue
+from ari_conf.queues import outbox, partitioned_queue, queue_names
 from ari_conf.queues.command_queue import reply_key
-from ari_conf.queues.partitioned_queue import prefix
+from ari_conf.queues.partitioned_queue import PartitionedQueue, prefix
 from ari_conf.store.problems import Problem, encoded, problems_key
 from ari_conf.web import async_calls, metrics
 from tests.lateness import Patience
@@ -211,6 +211,8 @@ def test_metrics(api: Api, owner: Owner):
     api.get("Conference/")
     api.get("Conference/nothing/")
     api.send("BREW", "Conference/")
+    removals = PartitionedQueue(owner.redis, queue_names.REMOVALS)
+    removals.heartbeat("host-5-abc", 1, [], 0, reclaim=False, fault="a thread is stuck")
     text = api.get("/metrics", Authorization="").text.decode()
     lines = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
     place = "/v1/Account/{auth_id}/Conference/"
@@ -221,6 +223,8 @@ def test_metrics(api: Api, owner: Owner):
     assert lines["ari_conf_recordings_waiting"] == "2.0"
     assert 9 <= float(lines["ari_conf_recordings_oldest_seconds"]) < 20
     assert lines["ari_conf_transcriptions_waiting"] == "0.0"
+    stuck = {name: lines[f'ari_conf_stuck_workers{{queue="{name}"}}'] for name in queue_names.ALL}
+    assert stuck == {name: "1.0" if name == queue_names.REMOVALS else "0.0" for name in queue_names.ALL}
     assert lines["ari_conf_event_streams"] == "0.0"
     assert float(lines["ari_conf_callbacks_oldest_seconds"]) >= 5
     assert "standup" not in text and "nothing" not in text

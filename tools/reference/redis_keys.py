@@ -8,14 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from ari_conf.queues import outbox
-from ari_conf.recordings import jobs
-from ari_conf.store import removals
+from ari_conf.queues import queue_names
 from tools.reference.markdown import code, compare, document, table
 
 PROJECT = Path(__file__).parents[2]
 SOURCES = ("ari_conf", "tasks")
-QUEUES = (outbox.QUEUE, jobs.STORE_QUEUE, jobs.TRANSCRIPTION_QUEUE, removals.QUEUE)
+QUEUES = queue_names.ALL
 PREFIXES = {"PREFIX", "CELERYS_PREFIX"}
 QUEUE_PREFIXES = {"keys", "self._keys", "self.prefix"}
 """Expressions that hold `prefix(queue)`, in addition to the call itself."""
