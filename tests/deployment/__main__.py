@@ -57,8 +57,12 @@ def values(password: str) -> dict[str, str]:
     }
 
 
-def install(root: Path, first: Step, second: Step, log: Path) -> None:
-    """Make an empty Debian 12 and run the step that needs the internet."""
+def install(root: Path, first: Step, second: Step, log: Path, keep: Path | None) -> None:
+    """Make an empty Debian 12 and run the step that needs the internet. `keep`: the folder of a copy for later runs."""
+    if keep and keep.exists():
+        progress(f"starting from {keep}")
+        _copy(keep, root, log)
+        return
     progress("making an empty Debian 12 …")
     _run([str(ROOT / "debian/root"), "make", "bookworm", str(root)], log)
     # What every Debian has, and the minimal one of debootstrap has not.
@@ -68,6 +72,14 @@ def install(root: Path, first: Step, second: Step, log: Path) -> None:
     progress(f"{second.title} …")
     script = f"{HEADER}{first.commands}{second.commands}"
     _run([str(ROOT / "debian/root"), "run", str(root), "bash", "-c", script], log)
+    if keep:
+        _copy(root, keep.with_suffix(".part"), log)
+        keep.with_suffix(".part").rename(keep)
+
+
+def _copy(source: Path, target: Path, log: Path) -> None:
+    subprocess.run(["rm", "-rf", "--one-file-system", str(target)], check=True)
+    _run(["cp", "--archive", "--reflink=auto", str(source), str(target)], log)
 
 
 def _run(command: list[str], log: Path) -> None:
@@ -209,6 +221,9 @@ def main() -> None:
     parser.add_argument(
         "--folder", type=Path, default=ROOT / ".local" / "deployment", help="default: .local/deployment"
     )
+    parser.add_argument(
+        "--keep", action="store_true", help="keep the system as it is after the installation, and start later runs from it"
+    )
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if os.geteuid():
@@ -224,7 +239,8 @@ def main() -> None:
     progress(f"logs: {logs}")
     first, second, *_ = steps()
     try:
-        install(root, with_values(first, values("")), second, logs / "install.log")
+        keep = folder / "installed" if given.keep else None
+        install(root, with_values(first, values("")), second, logs / "install.log", keep)
         command = namespaces.enter("tests.deployment", "--inside", "--folder", str(folder))
         code = subprocess.run(command, cwd=ROOT).returncode
     finally:
