@@ -222,7 +222,9 @@ def main() -> None:
         "--folder", type=Path, default=ROOT / ".local" / "deployment", help="default: .local/deployment"
     )
     parser.add_argument(
-        "--keep", action="store_true", help="keep the system as it is after the installation, and start later runs from it"
+        "--keep",
+        action="store_true",
+        help="keep the system as it is after the installation, and start later runs from it",
     )
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
