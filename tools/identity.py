@@ -21,7 +21,7 @@ UNPUBLISHED = "# repo_url: https://github.com/OWNER/ari_conf"
 
 class Identity(NamedTuple):
     repository: str
-    """What `git clone` takes."""
+    """Address for `git clone`."""
     maintainer: str
     """`Name <address>`."""
 
@@ -55,7 +55,8 @@ def changed(identity: Identity, project: Path = PROJECT) -> Iterator[tuple[Path,
     """Yield each file that names something else, with its new text."""
     for name, (pattern, line) in places(identity).items():
         text = (project / name).read_text()
-        new, count = re.subn(pattern, lambda _, line=line: line, text, flags=re.MULTILINE)
+        escaped = line.replace("\\", r"\\")
+        new, count = re.subn(pattern, escaped, text, flags=re.MULTILINE)
         if not count:
             raise ValueError(f"{name} has no line like {pattern}")
         if new != text:
