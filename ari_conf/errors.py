@@ -148,6 +148,18 @@ class WorkerUnhealthy(AriConfError):
     pass
 
 
+class HistoryUnavailable(AriConfError):
+    """The history's database can't be used now."""
+
+
+class HistoryTooSlow(HistoryUnavailable):
+    """A query takes longer than it may; another attempt would too, unless it asks for less."""
+
+
+class HistoryRefused(AriConfError):
+    """The history's database refuses data, now and later."""
+
+
 class AccountError(AriConfError):
     pass
 

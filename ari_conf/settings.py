@@ -17,6 +17,7 @@ from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 
+from ari_conf.common import database_url as database_urls
 from ari_conf.common import redis_url as redis_urls
 from ari_conf.common import setting_sources
 from ari_conf.common.setting_sources import VARIABLE_PREFIX, Given
@@ -164,12 +165,15 @@ class Settings(BaseModel):
     transcription_cpus: int = Field(1, ge=1)
     """local: number of processor cores for one transcription."""
 
+    database_url: SecretStr = SecretStr("sqlite:////var/lib/ari_conf/history.db")
+    """Database of the history: a file of SQLite, or postgresql://USER:PASSWORD@HOST/DATABASE for several machines."""
+
     names_kept_minutes: float = Field(15, gt=0)
     """Minutes after which others may use the conference names of an Asterisk that no server owns any more."""
     problems_kept: int = Field(200, ge=1)
     """Number of problems kept for an account, the newest."""
-    callbacks_kept: int = Field(1000, ge=0)
-    """Number of delivered callbacks kept for an account, the newest, for a week. 0: none."""
+    delivered_callbacks_days: int = Field(7, ge=0)
+    """Days for which the history keeps delivered callbacks. 0: it keeps none."""
     dead_letters_kept: int = Field(10_000, ge=1)
     """Number of dead letters (undeliverable callbacks) kept for an account, the newest."""
     dead_letters_days: int = Field(30, ge=1)
@@ -207,6 +211,12 @@ class Settings(BaseModel):
     def _validate_redis_url(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
             redis_urls.parse(value.get_secret_value())
+        return value
+
+    @field_validator("database_url")
+    @classmethod
+    def _validate_database_url(cls, value: SecretStr) -> SecretStr:
+        database_urls.check(value.get_secret_value())
         return value
 
     @field_validator("admin_key")

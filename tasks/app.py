@@ -23,9 +23,9 @@ from ari_conf.queues import queue_names
 from ari_conf.settings import settings
 from tasks.worker import QueueConsumers
 
-RESERVED_THREADS = 5
+RESERVED_THREADS = 6
 """Threads in addition to those that deliver callbacks, so that a flood of callbacks delays neither recordings
-nor the removal of accounts."""
+nor the history nor the removal of accounts."""
 
 try:
     broker = redis_url.parse(settings().broker).without_secrets()  # the transport adds the password
@@ -33,7 +33,9 @@ except SettingsError as error:
     # Celery imports this module; without the exit it would print a traceback.
     sys.exit(f"ari-conf: {error}")
 app = Celery(
-    "tasks", broker=broker, include=["tasks.callbacks", "tasks.recordings", "tasks.transcriptions", "tasks.removals"]
+    "tasks",
+    broker=broker,
+    include=["tasks.callbacks", "tasks.recordings", "tasks.transcriptions", "tasks.removals", "tasks.history"],
 )
 app.conf.update(
     task_queues={name: {"exchange": "tasks", "routing_key": name} for name in queue_names.ALL},

@@ -7,13 +7,14 @@ import time
 from functools import lru_cache
 
 import structlog
-from msgspec import structs
+from msgspec import Raw, structs
 
 from ari_conf.core.problem_kinds import ProblemKind
+from ari_conf.history import entries
 from ari_conf.http_client.deliver import attempt
 from ari_conf.http_client.prepared_request import without_query
 from ari_conf.http_client.retry_policy import AttemptOutcome, next_delay_ms, parse
-from ari_conf.queues import callback_history, outbox, partitioned_queue
+from ari_conf.queues import outbox, partitioned_queue
 from ari_conf.queues.outbox import CallbackEntry
 from ari_conf.queues.partitioned_queue import AccountProblem, ClaimedEntry, Disposition
 from ari_conf.settings import settings
@@ -24,6 +25,8 @@ from tasks.entry_task import AttemptContext, EntryDescription, EntryTask, dead_l
 log = structlog.get_logger()
 parsed = lru_cache(maxsize=1024)(parse)
 USUAL_REDIRECTS = 2
+MAX_KEPT_LENGTH = 4000
+"""Maximum characters of a parameter in the history."""
 GIVEN_UP = "its receiver has failed for more than a minute, and is tried only occasionally until it responds"
 
 
@@ -74,10 +77,9 @@ def deliver_once(worker: AttemptContext, claimed: ClaimedEntry, entry: CallbackE
     )
     tried = outbox.Attempt(outcome.at_ms, outcome.ms, outcome.status, "" if outcome.ok else outcome.reason)
     if outcome.ok:
-        whole = outbox.encode(structs.replace(entry, attempts=(*entry.attempts, tried)))
-        return partitioned_queue.ack(
-            claimed, whole, settings().callbacks_kept, callback_history.DELIVERED_TTL_MS, wasted=_wasted(outcome)
-        )
+        whole = structs.replace(entry, attempts=(*entry.attempts, tried))
+        history = _outcome(claimed, whole, "delivered") if settings().delivered_callbacks_days else b""
+        return partitioned_queue.ack(claimed, history=history, wasted=_wasted(outcome))
     tries = [*(AttemptOutcome(t.at_ms, t.ms, t.status) for t in entry.attempts), outcome]
     delay_ms = next_delay_ms(policy, tries, entry.elapsed_ms + outcome.ms, random.random())
     if delay_ms is None:
@@ -114,7 +116,42 @@ def _dead_letter(
         report = Problem(time.time_ns() // 1_000_000, call_uuid, ProblemKind.CALLBACK_DEAD_LETTERED, text)
         problem = AccountProblem(problems_key(entry.auth_id), encoded(report), settings().problems_kept)
     kept = settings().dead_letters_kept, dead_letter_ttl_ms()
-    return partitioned_queue.dead_letter(claimed, outbox.encode(entry), *kept, problem, why, wasted=wasted)
+    dead = _outcome(claimed, structs.replace(entry, reason=entry.reason or why), "dead")
+    return partitioned_queue.dead_letter(
+        claimed, outbox.encode(entry), *kept, problem, why, history=dead, wasted=wasted
+    )
+
+
+def _outcome(claimed: ClaimedEntry, entry: CallbackEntry, outcome: str) -> bytes:
+    """Return the callback's entry for the history. It is the same callback if it is resent."""
+    first = outbox.encode(structs.replace(entry, attempts=(), reason=None))
+    now_ms, params = time.time_ns() // 1_000_000, dict(entry.params)
+    item = entries.CallbackOutcome(
+        callback_id=entries.text_hash(claimed.partition, first.decode()),
+        auth_id=entry.auth_id,
+        outcome=outcome,
+        created_ms=entry.at_ms,
+        settled_ms=now_ms,
+        attempts=len(entry.attempts),
+        conference_id=params.get("ConferenceUUID", ""),
+        call_uuid=params.get("CallUUID", ""),
+        event=params.get("Event") or params.get("ConferenceAction", ""),
+        document=Raw(outbox.encode(_shortened(entry))),
+    )
+    return entries.encode(entries.Entry(now_ms, item))
+
+
+def _shortened(entry: CallbackEntry) -> CallbackEntry:
+    """Return the entry with long values, such as the transcription of an hour, cut off."""
+    if all(len(value) <= MAX_KEPT_LENGTH for _, value in entry.params):
+        return entry
+    return structs.replace(
+        entry,
+        params=tuple(
+            (name, value if len(value) <= MAX_KEPT_LENGTH else value[: MAX_KEPT_LENGTH - 1] + "…")
+            for name, value in entry.params
+        ),
+    )
 
 
 app.register_task(CallbackTask())

@@ -22,7 +22,8 @@ from redis import Redis, RedisError
 from ari_conf.common import state_version, systemd
 from ari_conf.common.redis_client import connect_in_threads, is_refused
 from ari_conf.errors import REPORT_HINT, StateVersionRefused
-from ari_conf.queues import dead_letters, outbox, partitioned_queue
+from ari_conf.history.database import HistoryDatabase
+from ari_conf.queues import dead_letters, history_inbox, outbox, partitioned_queue
 from ari_conf.queues.partitioned_queue import ClaimedEntry, Disposition, PartitionedQueue
 from ari_conf.recordings import jobs
 from ari_conf.recordings.transcribers import REPORT_INTERVAL_S
@@ -32,6 +33,7 @@ from ari_conf.store.accounts import AccountRecord
 from tasks import supervised_threads
 from tasks.entry_task import BUG_RETRY_MS, EntryTask, dead_letter_ttl_ms
 from tasks.event_sender import EventSender
+from tasks.history_retention import HistoryRetention
 from tasks.retention import Retention
 
 log = structlog.get_logger()
@@ -309,7 +311,7 @@ class QueueConsumers(bootsteps.StartStopStep):  # type: ignore[misc]
     def __init__(self, worker: Any, **options: Any) -> None:
         super().__init__(worker, **options)
         self._consumers: list[QueueConsumer] = []
-        self._retention: Retention | None = None
+        self._retentions: list[Retention | HistoryRetention] = []
 
     def start(self, worker: Any) -> None:
         selected = worker.app.amqp.queues.consume_from
@@ -321,9 +323,13 @@ class QueueConsumers(bootsteps.StartStopStep):  # type: ignore[misc]
         self._consumers = [QueueConsumer(redis_client(), worker, task, event_sender) for task in tasks]
         for consumer in self._consumers:
             consumer.start()
+        self._retentions = []
         if jobs.STORE_QUEUE in selected:
-            self._retention = Retention(redis_client())
-            self._retention.start()
+            self._retentions.append(Retention(redis_client()))
+        if history_inbox.QUEUE in selected:
+            self._retentions.append(HistoryRetention(redis_client(), HistoryDatabase(settings())))
+        for retention in self._retentions:
+            retention.start()
         systemd.notify_ready()  # also without Redis, for which it waits as long as necessary
         signals.worker_shutting_down.connect(self._shutting_down)
         signals.worker_shutdown.connect(self._shutdown)
@@ -339,8 +345,8 @@ class QueueConsumers(bootsteps.StartStopStep):  # type: ignore[misc]
     def stop(self, worker: Any) -> None:
         for consumer in self._consumers:
             consumer.stop()
-        if self._retention is not None:
-            self._retention.stop()
+        for retention in self._retentions:
+            retention.stop()
 
     terminate = stop
 

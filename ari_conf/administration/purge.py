@@ -15,7 +15,9 @@ from redis import Redis
 
 from ari_conf.administration import remains
 from ari_conf.common.redis_keys import PENDING_RESULTS_KEY, PREFIX
-from ari_conf.queues import outbox, partitioned_queue
+from ari_conf.history import deletion as deletion_of_history
+from ari_conf.history.database import HistoryDatabase
+from ari_conf.queues import history_inbox, outbox, partitioned_queue
 from ari_conf.queues.partitioned_queue import prefix
 from ari_conf.recordings import deletion, index, jobs
 from ari_conf.recordings.bucket import FOLDER, Bucket
@@ -29,6 +31,8 @@ UNKNOWN_ACCOUNTS_KEY = PREFIX + "unknown-accounts"
 FAMILIES = (
     "names:ACCOUNT",
     "problems:ACCOUNT",
+    "history-inbox:ACCOUNT",
+    "history-unreadable:ACCOUNT",
     "sessions:ACCOUNT",
     "idempotency:ACCOUNT",
     "idempotency:ACCOUNT:order",
@@ -73,6 +77,19 @@ def delete_recordings(redis: Redis, bucket: Bucket, auth_id: str) -> bool:
 def delete_files(bucket: Bucket, auth_id: str) -> bool:
     """Delete files that no recording has, such as those of an interrupted upload. Return False if none is left."""
     return bucket.delete_below(f"{FOLDER}{auth_id}/") > 0
+
+
+def delete_history(redis: Redis, database: HistoryDatabase, auth_id: str, may_continue: Callable[[], bool]) -> bool:
+    """Delete the account's history. Return False if it was interrupted, or if a worker is writing some at this moment.
+
+    Raises HistoryUnavailable."""
+    if history_inbox.delete(redis, auth_id):
+        return False
+    has_tables = database.revision() is not None
+    if has_tables and not deletion_of_history.delete_account(database, auth_id, may_continue):
+        return False
+    history_inbox.set_written(redis, auth_id, 0)
+    return True
 
 
 def discard_queued(redis: Redis, auth_id: str) -> bool:

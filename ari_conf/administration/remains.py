@@ -8,7 +8,7 @@ from msgspec import structs
 from redis import Redis
 
 from ari_conf.common.redis_keys import PREFIX
-from ari_conf.queues import outbox
+from ari_conf.queues import history_inbox, outbox
 from ari_conf.queues.partitioned_queue import prefix
 from ari_conf.recordings import index
 from ari_conf.recordings.jobs import QUEUES
@@ -31,9 +31,11 @@ def stored(redis: Redis, auth_id: str) -> Remains:
     callbacks = prefix(outbox.QUEUE)
     pipe: Any = redis.pipeline(transaction=False)
     pipe.hget(callbacks + "entries", auth_id).llen(f"{callbacks}delivered:{auth_id}").llen(problems_key(auth_id))
+    pipe.hget(history_inbox.WRITTEN_KEY, auth_id)
+    pipe.llen(history_inbox.key(auth_id)).llen(history_inbox.UNREADABLE + auth_id)
     for queue in QUEUES:
         pipe.xlen(f"{prefix(queue)}dead-letters:{auth_id}")
-    entries, delivered, problems, *dead_letters = pipe.execute()
+    entries, delivered, problems, written, waiting, unreadable, *dead_letters = pipe.execute()
     return Remains(
         callbacks=int(entries or 0),
         recordings=index.search(redis, auth_id, limit=0)[0],
@@ -41,6 +43,7 @@ def stored(redis: Redis, auth_id: str) -> Remains:
         delivered_callbacks=delivered,
         dead_letters=sum(dead_letters),
         problems=problems,
+        history_entries=int(written or 0) + waiting + unreadable,
     )
 
 

@@ -22,7 +22,8 @@ from redis import Redis
 from ari_conf.administration import audit, purge, remains
 from ari_conf.administration.audit import WORKER, Actor, AuditEntry
 from ari_conf.core.commands import ForAccount, HangUpCalls
-from ari_conf.errors import AccountConflict, RecordingFailed
+from ari_conf.errors import AccountConflict, HistoryUnavailable, RecordingFailed
+from ari_conf.history.database import HistoryDatabase
 from ari_conf.queues import command_queue
 from ari_conf.recordings.bucket import Bucket
 from ari_conf.settings import Settings
@@ -122,7 +123,7 @@ def advance(redis: Redis, settings: Settings, auth_id: str, may_continue: Callab
     attempt = _Attempt(redis, settings, removal, lambda: may_continue() and time.monotonic() < until)
     try:
         step = attempt.make()
-    except RecordingFailed as failure:
+    except (RecordingFailed, HistoryUnavailable) as failure:
         log.warning("account purge attempt failed", auth_id=auth_id, reason=str(failure))
         step = Step(removal.phase, KEPT_POLL_MS, str(failure))
     left = attempt.left()
@@ -208,11 +209,20 @@ class _Attempt:
                 removals.change(redis, auth_id, lambda now: structs.replace(now, left=self.left()), None)
                 if not self._may_continue():
                     return again
+        if (left.history_entries or self._removal.total.history_entries) and not self._delete_history():
+            return Step("data", POLL_MS)
         if purge.discard_queued(redis, auth_id):
             return Step("data", POLL_MS)
         if not self._may_continue() or purge.delete_keys(redis, auth_id, self._may_continue):
             return again
         return again if remains.stored(redis, auth_id).counted() else Step("removed")
+
+    def _delete_history(self) -> bool:
+        database = HistoryDatabase(self._settings)
+        try:
+            return purge.delete_history(self._redis, database, self._auth_id, self._may_continue)
+        finally:
+            database.close()
 
 
 def lost_ms(settings: Settings) -> int:

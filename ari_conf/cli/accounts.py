@@ -42,6 +42,9 @@ TokenFile = Annotated[
         help="File with the token, 16 to 100 letters and digits; - is standard input. Default: a generated token.",
     ),
 ]
+HISTORY_DAYS = typer.Option(
+    metavar="N", help="Days for which ended calls, conferences and callbacks are kept. 0: until the account is purged."
+)
 WITH_ITS_DATA = typer.Option(
     "--with-its-data", help="Also if data of a removed account with this Auth ID exists: the new account can read it."
 )
@@ -72,6 +75,7 @@ def add(
         str, typer.Option(metavar="none|basic", help="Whether RecordUrl asks for a login.")
     ] = "none",
     recordings_days: Annotated[int, DAYS] = 0,
+    history_days: Annotated[int, HISTORY_DAYS] = 0,
     token_file: TokenFile = None,
     with_its_data: Annotated[bool, WITH_ITS_DATA] = False,
 ) -> None:
@@ -104,6 +108,7 @@ def set_(
     transcription_language: Annotated[str | None, LANGUAGE] = None,
     recording_auth: Annotated[str | None, typer.Option(metavar="none|basic")] = None,
     recordings_days: Annotated[int | None, DAYS] = None,
+    history_days: Annotated[int | None, HISTORY_DAYS] = None,
     token_file: Annotated[
         str | None,
         typer.Option(

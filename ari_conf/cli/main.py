@@ -11,7 +11,7 @@ from rich.text import Text
 from typer.core import TyperCommand
 
 from ari_conf import settings_warnings
-from ari_conf.cli import accounts, asterisk, callbacks, recordings
+from ari_conf.cli import accounts, asterisk, callbacks, history, recordings
 from ari_conf.cli.terminal import console, say, say_with_head
 from ari_conf.common.safe_text import visible
 from ari_conf.common.version import VERSION
@@ -227,5 +227,6 @@ app.command()(callbacks.problems)
 app.command()(callbacks.lanes)
 app.add_typer(callbacks.app, name="dead-letters")
 app.add_typer(recordings.app, name="recordings")
+app.add_typer(history.app, name="history")
 app.add_typer(documents, name="documents")
 app.add_typer(asterisk.app, name="asterisk")

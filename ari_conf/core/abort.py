@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from ari_conf.core import archive, ids
 from ari_conf.core import events as ev
-from ari_conf.core import ids
 from ari_conf.core.calls.call import Call
 from ari_conf.core.conferences.conference import Conference, tried
 from ari_conf.core.conferences.conference_state import ClaimState
@@ -68,7 +68,7 @@ class AbortHandler:
         for call in calls:
             effects += self.end_call(call, INTERNAL_ERROR, now)
         self.update_indexes()
-        return effects
+        return effects + self.archive_ended(now)
 
     def _owners_of(self, event: ev.Event | None) -> set[str]:
         """Return the ids of the event's call and conference, for a step that failed before it touched them."""
@@ -164,6 +164,14 @@ class AbortHandler:
         for effect in effects:
             if type(effect) in SWITCH_OFF_EFFECTS:
                 self._dispatcher.remember_switch_off(effect, now)  # type: ignore[arg-type]
+        return effects
+
+    def archive_ended(self, now: int) -> list[Effect]:
+        """Return what the history keeps of the calls and conferences that have ended; what raises is left out."""
+        ended, self._registry.ended = self._registry.ended, []
+        effects: list[Effect] = []
+        for one in ended:
+            effects += tried(lambda: archive.of_ended([one], now))  # noqa: B023 -- done before the next one
         return effects
 
     def update_indexes(self) -> None:

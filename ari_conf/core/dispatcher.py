@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast, get_args
 
+from ari_conf.core import archive
 from ari_conf.core.account import Account
 from ari_conf.core.bounds import MAX_SWITCH_OFFS
 from ari_conf.core.calls.call import Call
@@ -27,6 +28,7 @@ from ari_conf.core.messages import (
     HangupRequested,
     JoinRequested,
     JoinSkipped,
+    MemberDeparted,
     MemberReleased,
     Message,
     Outputs,
@@ -64,6 +66,8 @@ class Dispatcher:
                     self.remember_switch_off(effect, now)  # type: ignore[arg-type]
             for owner_id in registry.touched:
                 registry.update_indexes(owner_id)
+            if registry.ended:
+                effects = [*effects, *self.archive_ended(now)]
         except Exception as error:
             raise StepFailed(decided=effects) from error
         return effects
@@ -95,6 +99,12 @@ class Dispatcher:
                 deferred.append(item)  # type: ignore[arg-type]
             else:
                 self._dispatch(MESSAGE_HANDLERS[kind](self, item, now), effects, deferred, now)
+
+    def archive_ended(self, now: int) -> list[Effect]:
+        """Return what the history keeps of the calls and conferences that have ended since the last time."""
+        effects = archive.of_ended(self._registry.ended, now)
+        self._registry.ended = []
+        return effects
 
     def remember_switch_off(self, effect: SwitchOffEffect, now: int) -> None:
         """Remember an effect that switches something off, for a process that takes over.
@@ -135,6 +145,9 @@ class Dispatcher:
         call = self._touch_call(message.call_uuid)
         kind = ProblemKind.CONFERENCE_NOT_JOINED
         return ([call.problem(kind, message.problem)] if message.problem else []) + call.on_join_skipped(now)
+
+    def _on_member_departed(self, message: MemberDeparted, now: int) -> Outputs:
+        return [archive.with_numbers(message.member, self._registry.calls.get(message.member.call_uuid))]
 
     def _on_member_released(self, message: MemberReleased, now: int) -> Outputs:
         return self._touch_call(message.call_uuid).on_member_released(message, now)
@@ -211,5 +224,6 @@ MESSAGE_HANDLERS: dict[type, Callable[[Dispatcher, Any, int], Outputs]] = {
     SoundDocumentRequested: Dispatcher._on_sound_document_requested,
     RecordingRequested: Dispatcher._on_recording_requested,
     AttendanceNoted: Dispatcher._on_attendance_noted,
+    MemberDeparted: Dispatcher._on_member_departed,
 }
 """Handlers of all messages except CallbackRequested, which `Dispatcher._dispatch` handles."""

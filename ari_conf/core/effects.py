@@ -12,6 +12,7 @@ from typing import ClassVar, Literal
 from ari_conf.core.elements import Play, Speak
 from ari_conf.core.frozen import Frozen
 from ari_conf.core.problem_kinds import ProblemKind
+from ari_conf.core.quality import LineQuality
 
 Params = tuple[tuple[str, str], ...]
 
@@ -311,6 +312,79 @@ class ReportProblem(Frozen):
     text: str
 
 
+class ArchiveCall(Frozen):
+    """Call that has ended, for the history. Times are epoch ms; numbers have no leading +."""
+
+    call_uuid: str
+    auth_id: str
+    request_uuid: str
+    direction: str
+    from_: str
+    to: str
+    caller_name: str
+    initiated_ms: int
+    answered_ms: int | None
+    ended_ms: int
+    status: str
+    """CallStatus of the hangup callback."""
+    hangup_cause: int
+    """Q.850 cause, as `Call.hangup_cause`."""
+    hangup_code: int
+    """HangupCauseCode."""
+    hangup_source: str
+    parent_call_uuid: str | None = None
+    trunk: str | None = None
+    """Trunk of a call that was placed."""
+    answered_by: str | None = None
+    """human or machine, if that was detected."""
+
+
+class ArchiveMember(Frozen):
+    """Member who has left a conference, for the history. Times are epoch ms."""
+
+    conference_id: str
+    member_id: int
+    auth_id: str
+    call_uuid: str
+    joined_ms: int
+    left_ms: int
+    exit_reason: str
+    from_: str = ""
+    to: str = ""
+    caller_name: str = ""
+    talk_ms: int | None = None
+    """Total time of talking; None: nothing listened for it."""
+    talks: tuple[tuple[int, int], ...] = ()
+    """(start, end) of the talks that no ArchiveTalks has."""
+    quality: LineQuality | None = None
+
+
+class ArchiveTalks(Frozen):
+    """Talks of a member who is still in the conference, in epoch ms, for the history."""
+
+    conference_id: str
+    member_id: int
+    auth_id: str
+    talks: tuple[tuple[int, int], ...]
+
+
+class ArchiveConference(Frozen):
+    """Conference that has ended, for the history. Times are epoch ms."""
+
+    conference_id: str
+    auth_id: str
+    name: str
+    created_ms: int
+    started: bool
+    ended_ms: int
+    end_reason: str
+    members: int
+    """Number of members that were ever admitted."""
+
+
+ArchiveEffect = ArchiveCall | ArchiveMember | ArchiveTalks | ArchiveConference
+"""Effects that become entries of the history."""
+
 SwitchOffEffect = StopMusic | SendSilence | StopPlayback | MuteChannel | DeafenChannel | DetectTalking | StopRecording
 SwitchOffs = tuple[tuple[int, SwitchOffEffect], ...]
 """(epoch ms, effect) of recent switch-off effects.
@@ -364,7 +438,14 @@ ExecutedEffect = (
 )
 """Effects that the effect runner executes once the step is written."""
 PersistedEffect = (
-    ReleaseName | PostCallback | AddAttendanceNote | AddSpeechNote | StoreRecording | ReportProblem | CommandReply
+    ReleaseName
+    | PostCallback
+    | AddAttendanceNote
+    | AddSpeechNote
+    | StoreRecording
+    | ReportProblem
+    | CommandReply
+    | ArchiveEffect
 )
 """Effects that are part of the step that is written."""
 Effect = ExecutedEffect | PersistedEffect

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import get_args
 
-from ari_conf.core.effects import Effect, Params
+from ari_conf.core.effects import ArchiveMember, Effect, Params
 from ari_conf.core.elements import Conference
 from ari_conf.core.frozen import Frozen
 
@@ -84,6 +84,12 @@ class AttendanceNoted(Frozen):
     left_ms: int | None
 
 
+class MemberDeparted(Frozen):
+    """Member who has left, for the history; the dispatcher adds the call's numbers."""
+
+    member: ArchiveMember
+
+
 Message = (
     JoinRequested
     | Admitted
@@ -94,6 +100,7 @@ Message = (
     | SoundDocumentRequested
     | RecordingRequested
     | AttendanceNoted
+    | MemberDeparted
 )
 MESSAGE_TYPES = frozenset(get_args(Message))
 Outputs = list[Effect | Message]

@@ -78,6 +78,9 @@ class Registry:
     ended_calls: deque[Call] = field(default_factory=lambda: deque(maxlen=MAX_ENDED_CALLS))
     """Ended calls, for the call log, which removes them."""
 
+    ended: list[Call | Conference] = field(default_factory=list)
+    """Calls and conferences that were removed and that the history does not have yet."""
+
     def __contains__(self, owner_id: str) -> bool:
         return owner_id in self.calls or owner_id in self.conferences
 
@@ -152,12 +155,14 @@ class Registry:
     def remove_call(self, call: Call) -> None:
         if self.calls.pop(call.call_uuid, None) is not None:
             self.ended_calls.append(call)
+            self.ended.append(call)
         if self.call_by_channel.get(call.channel_id) == call.call_uuid:
             del self.call_by_channel[call.channel_id]
             self.retries.forget(call.channel_id)
 
     def remove_conference(self, conference: Conference) -> None:
-        self.conferences.pop(conference.conference_id, None)
+        if self.conferences.pop(conference.conference_id, None) is not None:
+            self.ended.append(conference)
         self.retries.forget(conference.bridge_id)
         self.unindex_name(conference)
 

@@ -83,7 +83,7 @@ class Restoration:
         effects += self._end_memberships_without_call(now)
         effects += self._report_shared_names()
         self._abort_handler.update_indexes()
-        return effects
+        return effects + self._abort_handler.archive_ended(now)
 
     # What is not valid.
 

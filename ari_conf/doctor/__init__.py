@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from ari_conf.doctor import accounts, asterisk, backends, backlogs, host, setting_names, workers
+from ari_conf.doctor import accounts, asterisk, backends, backlogs, history, host, setting_names, workers
 from ari_conf.doctor.check import CheckFailed, Doubtful
 from ari_conf.settings import Settings
 
@@ -58,6 +58,8 @@ CHECKS: dict[str, Check] = {
     "dialplan": accounts.in_dialplan,
     "callback workers": backlogs.callback_workers,
     "removal workers": backlogs.removal_workers,
+    "history database": history.database,
+    "history workers": history.workers,
     "broker": backends.broker,
     "bucket": backends.bucket,
     "RecordUrl": backends.delivery,

@@ -7,6 +7,10 @@ MAX_ACCOUNT_MB = 256
 """Maximum undelivered callbacks of one account, and their maximum size in MB (1024 * 1024 bytes); likewise."""
 MAX_DEAD_LETTER_BYTES = 64 * 1024**2
 """Maximum bytes of an account's dead letters in Redis' memory; the oldest are removed."""
+MAX_INBOX_ENTRIES = 200_000
+MAX_INBOX_BYTES = 128 * 1024**2
+"""Maximum entries of an account, and their maximum bytes, that wait for the history's database; the oldest are removed.
+"""
 RECOUNT_INTERVAL_MS = 60_000
 """Minimum milliseconds between two counts of an account's undelivered callbacks, whose running count may be wrong."""
 PROBLEMS_TTL_MS = 90 * 24 * 3600 * 1000

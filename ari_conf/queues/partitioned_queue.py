@@ -95,21 +95,19 @@ class Disposition:
     delay_ms: int = 0
     """Milliseconds until the next attempt."""
     max_kept: int = 0
-    """Maximum entries to keep of the account's dead letters, or of its delivered entries."""
+    """Maximum entries to keep of the account's dead letters."""
     ttl_ms: int = 0
-    """Milliseconds to keep them: each dead letter, or all delivered entries after the latest."""
+    """Milliseconds to keep each of them."""
     problem: AccountProblem | None = None
+    history: bytes = b""
+    """Entry for the history; empty if there is none."""
     reason: str = ""
     """Reason for a retry, release or dead letter, for Celery's events; it is not stored."""
 
 
-def ack(
-    claimed: ClaimedEntry, entry: bytes = b"", max_kept: int = 0, ttl_ms: int = 1, *, wasted: int = 0
-) -> Disposition:
-    """Remove the entry. A given `entry` is kept among the account's newest `max_kept`, `ttl_ms` after the latest."""
-    if not (entry and max_kept):
-        return Disposition(claimed, Outcome.ACK, wasted)
-    return Disposition(claimed, Outcome.ACK, wasted, entry, max_kept=max_kept, ttl_ms=ttl_ms)
+def ack(claimed: ClaimedEntry, *, history: bytes = b"", wasted: int = 0) -> Disposition:
+    """Remove the entry. `history`: entry that the account's history gets."""
+    return Disposition(claimed, Outcome.ACK, wasted, history=history)
 
 
 def release(claimed: ClaimedEntry, reason: str = "") -> Disposition:
@@ -129,13 +127,22 @@ def dead_letter(
     problem: AccountProblem | None = None,
     reason: str = "",
     *,
+    history: bytes = b"",
     wasted: int = 0,
 ) -> Disposition:
     """Move the entry from its partition to the account's dead letters: the newest `max_kept` of them, for `ttl_ms`.
 
-    `problem` is added to the account's problems atomically."""
+    `problem` is added to the account's problems atomically, and `history` to its history."""
     return Disposition(
-        claimed, Outcome.DEAD_LETTER, wasted, entry, max_kept=max_kept, ttl_ms=ttl_ms, problem=problem, reason=reason
+        claimed,
+        Outcome.DEAD_LETTER,
+        wasted,
+        entry,
+        max_kept=max_kept,
+        ttl_ms=ttl_ms,
+        problem=problem,
+        history=history,
+        reason=reason,
     )
 
 
@@ -155,6 +162,7 @@ def encode_disposition(disposition: Disposition) -> tuple[str | bytes | int, ...
         list_key,
         problem,
         max_problems,
+        disposition.history,
     )
 
 

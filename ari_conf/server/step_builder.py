@@ -9,6 +9,7 @@ from typing import Any
 from ari_conf.core import effects as do
 from ari_conf.core.conferences.conference import Conference
 from ari_conf.core.engine import Engine
+from ari_conf.history import entries
 from ari_conf.observability.log_fields import fields_of, log_item
 from ari_conf.recordings import jobs
 from ari_conf.server.takeover import NEXT_MEMBER_ID
@@ -52,6 +53,9 @@ class StepBuilder:
                     step.jobs.append(QueuedJob(jobs.STORE_QUEUE, partition, entry))
                 case do.AddAttendanceNote() | do.AddSpeechNote():
                     step.extra_commands.append(partial(jobs.add_note, effect=effect))
+                case do.ArchiveCall() | do.ArchiveMember() | do.ArchiveTalks() | do.ArchiveConference():
+                    archived = entries.Entry(now, effect, self._settings.asterisk_name or "")
+                    step.history.append((effect.auth_id, entries.encode(archived)))
                 case do.CommandReply():
                     step.extra_commands.append(self._reply_writer(effect))
                 case _:

@@ -63,6 +63,8 @@ class AccountRecord(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tru
     """basic: RecordUrl requires auth_id and token; none: the URL alone gives access to the recording."""
     recordings_days: int = 0
     """Days after its end for which a recording is kept; 0: until it is deleted."""
+    history_days: int = 0
+    """Days for which the history keeps what has ended, other than recordings; 0: until the account is purged."""
     removed: bool = False
     """True while the account is being removed: it signs the requests of its last calls, and may have no new ones."""
 

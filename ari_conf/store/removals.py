@@ -50,6 +50,8 @@ class Remains(msgspec.Struct, frozen=True, omit_defaults=True):
     dead_letters: int = 0
     """Callbacks, recordings and transcriptions that were given up."""
     problems: int = 0
+    history_entries: int = 0
+    """Entries of the history, in the database or on their way to it."""
 
     @property
     def is_live(self) -> bool:
@@ -63,7 +65,10 @@ class Remains(msgspec.Struct, frozen=True, omit_defaults=True):
     def described(self) -> str:
         """Return them as words: "3 recordings, 1 dead letter"."""
         found = [(name.replace("_", " "), number) for name, number in self.counted().items()]
-        return ", ".join(f"{number} {name if number > 1 else name.removesuffix('s')}" for name, number in found)
+        return ", ".join(
+            f"{number} {name if number > 1 else name.removesuffix('s').replace('entrie', 'entry')}"
+            for name, number in found
+        )
 
 
 class Removal(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):

@@ -18,7 +18,7 @@ from ari_conf.core.conferences.member import Member
 from ari_conf.core.effects import ClaimName, ExecutedEffect, PostCallback, ReleaseName, ReportProblem
 from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.errors import CallbackTooLong
-from ari_conf.queues import outbox
+from ari_conf.queues import history_inbox, outbox
 from ari_conf.queues.partitioned_queue import prefix
 from ari_conf.store import members as member_fields
 from ari_conf.store import problems
@@ -64,9 +64,9 @@ class Item(NamedTuple):
     """Text that the script appends once, however often the batch is written."""
 
     destination: str
-    """Key of a list, or prefix of a queue's keys."""
+    """Key of a list, prefix of a queue's keys, or that of the history's inboxes."""
     partition: str
-    """Partition of the queue; "" for a list."""
+    """Partition of the queue; "" for a list; the account for an inbox."""
     text: bytes
 
 
@@ -82,6 +82,8 @@ class Step:
     released: list[ReleaseName] = field(default_factory=list)
     claims: list[NameClaim] = field(default_factory=list)
     jobs: list[QueuedJob] = field(default_factory=list)
+    history: list[tuple[str, bytes]] = field(default_factory=list)
+    """(account, entry of the history)."""
     extra_commands: list[Callable[[Any], Any]] = field(default_factory=list)
     """Functions that add commands to a pipeline. These run before the rest, may run twice, and can't be scripts."""
     members: dict[str, dict[int, Member | None]] = field(default_factory=dict)
@@ -90,7 +92,15 @@ class Step:
     @property
     def has_more_than_state(self) -> bool:
         """True if the step has more than state and members."""
-        return bool(self.callbacks or self.problems or self.released or self.claims or self.jobs or self.extra_commands)
+        return bool(
+            self.callbacks
+            or self.problems
+            or self.released
+            or self.claims
+            or self.jobs
+            or self.history
+            or self.extra_commands
+        )
 
 
 class Destination(Protocol):
@@ -236,7 +246,7 @@ class Batch:
             if item.destination == _CALLBACKS:
                 auth_id = item.partition.split(":")[0]
                 self.callbacks[auth_id] = self.callbacks.get(auth_id, 0) + 1
-            elif item.partition:
+            elif item.partition and item.destination != history_inbox.INBOX:
                 self.jobs += 1
 
 
@@ -277,6 +287,7 @@ def _encode_items(step: Step) -> list[Item]:
             too_long = ReportProblem(callback.auth_id, call_uuid, ProblemKind.CALLBACK_TOO_LONG, None, str(error))
             reports = [*reports, too_long]
     items += [Item(prefix(job.queue), job.partition, job.entry) for job in step.jobs]
+    items += [Item(history_inbox.INBOX, auth_id, entry) for auth_id, entry in step.history]
     for report in reports:
         problem = problems.Problem(step.now_ms, report.call_uuid, report.kind, report.text, report.code)
         items.append(Item(problems.problems_key(report.auth_id), "", problems.encoded(problem)))

@@ -18,7 +18,9 @@ from ari_conf.web.middleware import ACCOUNT, RequestMiddleware
 from ari_conf.web.routes import (
     accounts,
     admin_page,
+    call_history,
     callbacks,
+    conference_history,
     conferences,
     dashboard,
     dead_letters,
@@ -49,7 +51,16 @@ def create(settings: Settings) -> FastAPI:
     )
     app.add_middleware(RequestMiddleware, observe=web_metrics.observe)
     errors.install(app)
-    for module in (conferences, dead_letters, callbacks, recordings, recording_sidecars, event_stream):
+    for module in (
+        conferences,
+        dead_letters,
+        callbacks,
+        recordings,
+        recording_sidecars,
+        call_history,
+        conference_history,
+        event_stream,
+    ):
         app.include_router(module.router, prefix=ACCOUNT)
     app.include_router(accounts.router)
     app.include_router(dashboard.router)

@@ -13,7 +13,7 @@ from redis import RedisError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from ari_conf.errors import REPORT_HINT, StoreUnavailable, TooManyWaiting
+from ari_conf.errors import REPORT_HINT, HistoryTooSlow, HistoryUnavailable, StoreUnavailable, TooManyWaiting
 from ari_conf.web.plivo_calls import not_offered
 
 log = structlog.get_logger()
@@ -47,6 +47,14 @@ def bucket_unavailable() -> ApiError:
     return unavailable("the bucket is temporarily unreachable: try again")
 
 
+def history_error(error: HistoryUnavailable) -> ApiError:
+    """Return the reply to a query of the history that failed. Its reason names the database, so it is only logged."""
+    if isinstance(error, HistoryTooSlow):
+        return ApiError(400, str(error))
+    log.error("history unavailable", reason=str(error))
+    return unavailable("the history is temporarily unavailable, live conferences are not affected: try again later")
+
+
 def too_much(error: str, retry_after_s: int = RETRY_AFTER_S) -> ApiError:
     return ApiError(429, error, {"Retry-After": str(retry_after_s)})
 
@@ -66,6 +74,7 @@ def install(app: FastAPI) -> None:
         RedisError: _handle_redis_error,
         StoreUnavailable: _handle_redis_error,
         TooManyWaiting: _handle_too_many_waiting,
+        HistoryUnavailable: _handle_history_unavailable,
         Exception: _handle_exception,
     }
     for kind, handler in handlers.items():
@@ -107,6 +116,10 @@ async def _handle_redis_error(request: Request, error: Exception) -> JSONRespons
 
 async def _handle_too_many_waiting(request: Request, error: Exception) -> JSONResponse:
     return json_error(request, 429, str(error), {"Retry-After": str(RETRY_AFTER_S)})
+
+
+async def _handle_history_unavailable(request: Request, error: HistoryUnavailable) -> JSONResponse:
+    return await _handle_api_error(request, history_error(error))
 
 
 async def _handle_exception(request: Request, error: Exception) -> JSONResponse:

@@ -11,11 +11,11 @@ from fastapi import Request
 from fastapi.responses import Response
 from redis import RedisError
 
-from ari_conf.errors import TooManyWaiting
+from ari_conf.errors import HistoryUnavailable, TooManyWaiting
 from ari_conf.web import async_calls, idempotency
 from ari_conf.web.api_result import ApiResult
 from ari_conf.web.auth import ApiClient
-from ari_conf.web.errors import RETRY_AFTER_S, ApiError, too_much
+from ari_conf.web.errors import RETRY_AFTER_S, ApiError, history_error, too_much
 from ari_conf.web.idempotency import IdempotencyEntry, IdempotencyRecord
 from ari_conf.web.models import ApiRequest
 
@@ -100,6 +100,9 @@ async def _run_work(work: Work) -> ApiResult:
         return ApiResult(error.status, {"error": error.error})
     except TooManyWaiting as error:
         return ApiResult(429, {"error": str(error)})
+    except HistoryUnavailable as error:
+        refusal = history_error(error)
+        return ApiResult(refusal.status, {"error": refusal.error})
     except RedisError:
         return ApiResult(503, {"error": "the service is temporarily unavailable: try again"})
 

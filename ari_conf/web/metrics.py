@@ -12,7 +12,8 @@ from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from ari_conf.observability.server_metrics import LATENCY_BUCKETS, add_build_info
-from ari_conf.queues import outbox, queue_names, worker_health
+from ari_conf.queues import history_inbox, outbox, queue_names, worker_health
+from ari_conf.queues.history_inbox import Backlog
 from ari_conf.recordings import jobs
 from ari_conf.recordings.jobs import QUEUES
 from ari_conf.web.resources import Resources
@@ -76,6 +77,12 @@ class WebMetrics:
             )
             for queue in QUEUES
         }
+        self._history = (
+            gauge("history_waiting", "Entries of the history that wait for its database."),
+            gauge("history_oldest_seconds", "Age of the oldest of them."),
+            gauge("history_total", "Entries of the history by outcome, as counted in Redis.", "outcome"),
+            gauge("history_workers", "Live workers that write the history."),
+        )
         self._stuck = gauge("stuck_workers", "Workers that do not work off the queue.", "queue")
 
     def observe(self, method: str, path: str, status: int, seconds: float) -> None:
@@ -111,9 +118,24 @@ class WebMetrics:
         for queue in QUEUES:
             running = asyncio.get_running_loop().run_in_executor(self._thread, _read_queue, resources, queue)
             self._set_queue_gauges(queue, *await running)
+        found = await asyncio.get_running_loop().run_in_executor(self._thread, _read_history, resources)
+        self._set_history_gauges(*found)
         stuck = await asyncio.get_running_loop().run_in_executor(self._thread, _stuck_workers, resources)
         for queue, count in stuck.items():
             self._stuck.labels(queue).set(count)
+
+    def _set_history_gauges(self, backlog: Backlog, workers: int) -> None:
+        waiting, oldest, outcomes, live_workers = self._history
+        waiting.set(backlog.entries)
+        oldest.set(backlog.oldest_ms / 1000)
+        live_workers.set(workers)
+        for outcome, count in (
+            ("written", backlog.written),
+            ("failed", backlog.failures),
+            ("dropped", backlog.dropped),
+            ("unreadable", backlog.unreadable),
+        ):
+            outcomes.labels(outcome).set(count)
 
     def _set_queue_gauges(self, queue: str, totals: outbox.QueueTotals, depths: list[int], oldest_ms: int) -> None:
         waiting, oldest, outcomes, workers = self._queues[queue]
@@ -141,6 +163,12 @@ def _read_queue(resources: Resources, queue: str) -> tuple[outbox.QueueTotals, l
     made = [at_ms for head in heads if (at_ms := _enqueued_at_ms(head.first_entry)) is not None]
     oldest_ms = max(0, now_ms - min(made, default=now_ms))
     return outbox.counted(resources.sync_redis, queue), [head.length for head in heads], oldest_ms
+
+
+def _read_history(resources: Resources) -> tuple[Backlog, int]:
+    """Return what waits for the history's database, and the number of workers that write it."""
+    redis = resources.sync_redis
+    return history_inbox.backlog(redis), len(worker_health.threads_of_live(redis, history_inbox.QUEUE))
 
 
 def _stuck_workers(resources: Resources) -> dict[str, int]:

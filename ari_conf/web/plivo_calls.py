@@ -53,7 +53,7 @@ CALLS: tuple[tuple[str, str, str], ...] = (
     ("POST", "JWT/", "tokens for browser SDKs"),
     ("GET, POST", "Zentrunk/", "SIP trunks"),
 )
-OFFERED = ("Conference", "Recording")
+OFFERED = ("Call", "Conference", "Recording")
 NAMES = {path.partition("/")[0] for _, path, _ in CALLS if path} | {
     *("NumberPool", "Verification", "ComplianceApplication", "ComplianceDocument", "ComplianceDocumentType"),
     *("ComplianceRequirement", "Identity", "Address", "Profile", "10dlc", "TollfreeVerification"),

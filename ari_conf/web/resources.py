@@ -19,6 +19,7 @@ from redis.asyncio import Redis as AsyncRedis
 from ari_conf.common import redis_client, state_version
 from ari_conf.common.supervision import Tasks
 from ari_conf.errors import StateVersionRefused
+from ari_conf.history.database import HistoryDatabase
 from ari_conf.queues import command_queue
 from ari_conf.queues.command_queue import CommandClient
 from ari_conf.settings import Settings
@@ -32,6 +33,8 @@ SHUTDOWN_GRACE_S = 10.0
 VERSION_RETRY_S = 0.5
 READS, READS_EACH = 8, 2
 """Maximum number of lists that are read from Redis concurrently: in this process, and for one account."""
+HISTORY, HISTORY_EACH = 6, 2
+"""Maximum number of concurrent queries of the history: of this process, and for one account."""
 STORAGE, STORAGE_EACH = 8, 2
 """Maximum number of concurrent requests to S3: of this process, and for one account."""
 MAX_WAITING = 50
@@ -53,6 +56,10 @@ class Resources:
     """Blocking client for code that commands and workers use, too. Use it only in a thread."""
     command_client: CommandClient
     feeds: FeedRegistry
+    history: HistoryDatabase
+    """It connects with the first query, and blocks: use it only in a thread."""
+    history_reads: Threads = field(default_factory=lambda: Threads("history", HISTORY, HISTORY_EACH, MAX_WAITING))
+    """Threads for the history, apart from those for Redis: what lives does not wait for the database."""
     reads: Threads = field(default_factory=lambda: Threads("redis", READS, READS_EACH, MAX_WAITING))
     storage: Threads = field(default_factory=lambda: Threads("s3", STORAGE, STORAGE_EACH, MAX_WAITING))
     """Threads for S3, apart from those for Redis: S3 may be slow, and requests to Redis must not wait for it."""
@@ -60,6 +67,8 @@ class Resources:
     """Asynchronous calls in progress in this process, by account."""
     stream_counts: Counter[str] = field(default_factory=Counter)
     """Recordings that this process is streaming to API clients, by account."""
+    csv_counts: Counter[str] = field(default_factory=Counter)
+    """CSV files that this process is sending to API clients, by account."""
     tasks: Tasks = field(default_factory=Tasks)
     """Tasks that outlive their request, such as asynchronous calls."""
 
@@ -74,7 +83,8 @@ async def open_resources(settings: Settings, *watching: Coroutine[Any, Any, None
     listening_client = redis_client.connect(url, **LISTENING)
     command_client = CommandClient(client, f"web-{uuid4()}")
     feeds = FeedRegistry(listening_client, command_client, settings.event_streams)
-    resources = Resources(settings, client, sync_redis, command_client, feeds)
+    history = HistoryDatabase(settings)
+    resources = Resources(settings, client, sync_redis, command_client, feeds, history)
     abandoned = AbandonedCalls(client, command_client.stored_reply, settings.problems_kept)
     try:
         # A task that raises ends the process: see `WebServer.broken`.
@@ -88,8 +98,9 @@ async def open_resources(settings: Settings, *watching: Coroutine[Any, Any, None
             for task in running:
                 task.cancel()
     finally:
-        for threads in (resources.reads, resources.storage):
+        for threads in (resources.reads, resources.storage, resources.history_reads):
             threads.close()
+        history.close()
         sync_redis.close()
         await listening_client.aclose()
         await client.aclose()

@@ -97,6 +97,7 @@ def healthy() -> dict[str, str]:
             ("callback_lane_depth", 8000),
             ("recordings_oldest_seconds", 600),
             ("transcriptions_oldest_seconds", 6 * 3600),
+            ("history_oldest_seconds", 300),
         ):
             found |= series(f"ari_conf_{name}", labels, always(value))
         for queue in queue_names.ALL:
@@ -108,6 +109,7 @@ def healthy() -> dict[str, str]:
         ):
             for outcome in outcomes:
                 found |= series(f"ari_conf_{queue}_total", f'{labels},outcome="{outcome}"', rising(5, 5))
+            found |= series("ari_conf_history_total", f'{labels},outcome="dropped"', always(7))
             if queue != "transcriptions":
                 found |= series(f"ari_conf_{queue}_total", f'{labels},outcome="dead"', always(3))
     return found
@@ -256,6 +258,13 @@ CASES = {
     ),
     "AriConfCallbacksDropped": Case(
         series("ari_conf_callbacks_dropped_total", SERVE[0], then(7, 8)), "The server at a:8091 drops callbacks", ON_A
+    ),
+    "AriConfHistoryDelayed": Case(
+        everywhere("ari_conf_history_oldest_seconds", then(300, 330)),
+        "An entry of the history has waited for 5m 30s to be written",
+    ),
+    "AriConfHistoryLost": Case(
+        everywhere("ari_conf_history_total", then(7, 8), ',outcome="dropped"'), "Entries of the history are dropped"
     ),
     "AriConfRecordingsDelayed": Case(
         everywhere("ari_conf_recordings_oldest_seconds", then(600, 660)),

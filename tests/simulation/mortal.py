@@ -56,6 +56,8 @@ class Written:
     state: dict[str, bytes] = field(default_factory=dict)
     next_member_id: int = 1
     outbox: list[do.Effect] = field(default_factory=list)
+    begun: set[str] = field(default_factory=set)
+    """UUIDs of all calls so far."""
 
 
 class Mortal(World):
@@ -265,6 +267,7 @@ class Mortal(World):
 
     def _write(self, effects: list[do.Effect]) -> None:
         self.written.next_member_id = self.engine.registry.next_member_id
+        self.written.begun |= self.engine.calls.keys()
         for key, thing in self.engine.take_changes().items():
             if thing is None:
                 self.written.state.pop(key, None)
@@ -278,6 +281,10 @@ class Mortal(World):
                     | do.ReportProblem()
                     | do.AddAttendanceNote()
                     | do.AddSpeechNote()
+                    | do.ArchiveCall()
+                    | do.ArchiveMember()
+                    | do.ArchiveTalks()
+                    | do.ArchiveConference()
                 ):
                     self.written.outbox.append(effect)
                 case do.CommandReply(command_id):

@@ -13,7 +13,8 @@ It may differ between a run that was cut and one that was not only as follows:
   receiver notices one too few (a PIN is too short), but may take one too many for a digit of another input.
 - Digits pressed, and talking that began or ended, while nobody received events: Asterisk reports them once and keeps no
   record, so they did not happen. The run is compared with one without them.
-- Speech notes (AddSpeechNote): a talk may come in two pieces, or end at the cut, for the same reason.
+- Speech notes (AddSpeechNote), and the talks of the history: a talk may come in two pieces, or end at the cut, for the
+  same reason.
 - Things under way at the same time (two channels being added, two documents being requested) may happen in any order,
   in an uncut run as well. The result must therefore be that of some uncut run: of the one in which things happen in the
   order in which they began, or of one in which the order is random.
@@ -53,8 +54,12 @@ def reported(world: Mortal) -> dict[str, list[str]]:
     """Return all written deliveries by partition, in order; no order is promised between partitions."""
     lanes: dict[str, list[str]] = {}
     for effect in world.written.outbox:
-        if not isinstance(effect, do.AddSpeechNote):
+        if not isinstance(effect, do.AddSpeechNote | do.ArchiveTalks):
             keys = (getattr(effect, name, None) for name in ("lane", "recording_id", "command_id", "call_uuid"))
+            if isinstance(effect, do.ArchiveConference):
+                keys = iter([f"the end of {effect.conference_id}"])
+            if isinstance(effect, do.ArchiveMember):
+                effect = msgspec.structs.replace(effect, talk_ms=None, talks=())
             lanes.setdefault(next(filter(None, keys), ""), []).append(repr(effect))
     return lanes
 
@@ -109,3 +114,19 @@ def fates(world: Mortal) -> None:
     recorded = [e.recording_id for e in world.written.outbox if isinstance(e, do.StoreRecording)]
     assert len(set(recorded)) == len(recorded), "a recording was handed on twice"
     assert set(recorded) >= set(world.recorded), "a recording was never handed on"
+
+
+def history(world: Mortal, *, broken: bool = False) -> None:
+    """Check that the history got each call, each conference and each membership that has ended, once. `broken`: someone
+    may have been counted whose entry failed."""
+    calls = [e.call_uuid for e in world.written.outbox if isinstance(e, do.ArchiveCall)]
+    assert sorted(calls) == sorted(world.written.begun - set(world.engine.calls)), "calls of the history"
+    members = [(e.conference_id, e.member_id) for e in world.written.outbox if isinstance(e, do.ArchiveMember)]
+    assert len(set(members)) == len(members), "a member left twice"
+    conferences = [e for e in world.written.outbox if isinstance(e, do.ArchiveConference)]
+    assert len({e.conference_id for e in conferences}) == len(conferences), "a conference ended twice"
+    for conference in conferences:
+        known = sum(one == conference.conference_id for one, _ in members)
+        assert known <= conference.members if broken else known == conference.members, conference
+    ended = {one for one, _ in members} - set(world.engine.conferences)
+    assert ended <= {e.conference_id for e in conferences}, "a conference is missing in the history"

@@ -66,6 +66,7 @@ class Breaking(Commanded):
             self._under_way(effect)
             self._note(effect)
         self.judge.gone(self.names)
+        self.written.begun |= self.engine.calls.keys()
 
     def _receive(self, event: ev.Event) -> list[do.Effect]:
         try:
@@ -93,6 +94,8 @@ class Breaking(Commanded):
     def _note(self, effect: do.Effect) -> None:
         match effect:
             case do.PostCallback() | do.StoreRecording() | do.CommandReply():
+                self.written.outbox.append(effect)
+            case do.ArchiveCall() | do.ArchiveMember() | do.ArchiveConference():
                 self.written.outbox.append(effect)
             case do.ReleaseName():
                 self._release(effect)
@@ -122,3 +125,4 @@ def test_a_failure_in_any_step_completes_all_callbacks_and_leaves_nothing(seed: 
     assert world.broken
     observed.sequences(world)  # type: ignore[arg-type]
     observed.fates(world)  # type: ignore[arg-type]
+    observed.history(world, broken=True)  # type: ignore[arg-type]

@@ -75,6 +75,7 @@ def cut(seed: int, dies: frozenset[int], away: int = 0) -> Mortal:
     assert observed.left(world) == []
     observed.sequences(world)
     observed.fates(world)
+    observed.history(world)
     if not away:
         _is_as_if_uncut(seed, world, result(world, scenes))
     return world

@@ -111,6 +111,7 @@ class Worker:
             "ARI_CONF_REDIS_URL": redis_server.url,
             "ARI_CONF_ALLOWED_NETWORKS": "127.0.0.0/8",
             "ARI_CONF_CALLBACK_THREADS": str(threads),
+            "ARI_CONF_DATABASE_URL": f"sqlite:///{folder}/history.db",
             "PYTHONPATH": str(ROOT),
             **more,
         }

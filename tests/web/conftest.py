@@ -266,8 +266,10 @@ def owner(redis_for_web: redis_of.RedisServer) -> Iterator[Owner]:
 
 @pytest.fixture
 def served(owner: Owner, variables: dict[str, str], tmp_path: Path) -> Iterator[Served]:
-    given = {"ARI_CONF_REDIS_URL": owner.url, "ARI_CONF_API_RATE": "0", "ARI_CONF_COMMAND_DEADLINE": "10", **variables}
-    with Served(from_environment(given), owner) as served:
+    given = {"ARI_CONF_REDIS_URL": owner.url, "ARI_CONF_API_RATE": "0", "ARI_CONF_COMMAND_DEADLINE": "10"}
+    given |= {"ARI_CONF_DATABASE_URL": f"sqlite:///{tmp_path}/history.db", **variables}
+    settings = from_environment(given)
+    with Served(settings, owner) as served:
         yield served
 
 

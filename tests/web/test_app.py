@@ -15,11 +15,11 @@ def test_it_is_there_and_ready(served: Served, api: Api):
 
 
 def test_a_call_of_plivo_s_that_is_not_offered_says_so(api: Api):
-    response = api.get("Call/?status=live")
-    error = "Plivo's Call/ is not offered here; docs/reference/compatibility.md lists what is"
+    response = api.get("Message/?limit=5")
+    error = "Plivo's Message/ is not offered here; docs/reference/compatibility.md lists what is"
     # `objects`: Plivo's Python SDK asks for the length of a list before it reports the error.
     assert (response.status, response.json) == (404, {"api_id": response.json["api_id"], "error": error, "objects": []})
-    response = api.post("Call", {"from": "1", "to": "2", "answer_url": "https://example.com/"})
+    response = api.post("Message", {"src": "1", "dst": "2", "text": "hello"})
     assert (response.status, response.json) == (404, {"api_id": response.json["api_id"], "error": error})
     assert api.get("Nonsense/").json["error"] == "not found"
     assert api.get("Conference/x/Nonsense/").json["error"] == "not found"

@@ -21,6 +21,7 @@ from ari_conf.queues import outbox, partitioned_queue
 from ari_conf.recordings import index, jobs
 from ari_conf.store.problems import Problem, problems_key
 from tests.web.conftest import Api, Owner, Served, account
+from tests.web.past import Past
 from tests.web.test_dashboard_page import Browser
 from tests.web.test_dead_letters import dies
 
@@ -83,9 +84,13 @@ class Others:
             record_url="http://127.0.0.1/of-B",
         )
         jobs.add(owner.redis, kept, [], None)
+        past = Past(served.settings)
+        past.call("u1", auth_id="B", caller_name="of-B", from_number="sip:of-B@example.com")
+        past.conference("c1", auth_id="B", name="of-B")
 
     def filled(self, path: str, auth_id: str) -> str:
         values = {"auth_id": auth_id, "name": "standup", "member_id": "all", "id": self.letter, "recording_id": "r1"}
+        values |= {"call_uuid": "u1", "conference_uuid": "c1"}
         for name, value in values.items():
             path = path.replace(f"{{{name}}}", value)
         assert "{" not in path, f"{path}: add the value that another account has for it"
@@ -132,8 +137,13 @@ CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance,
 
 
 @pytest.mark.parametrize("there", [True, False], ids=["a conference", "none"])
-def test_it_is_true(api: Api, owner: Owner, there: bool):
+def test_it_is_true(api: Api, owner: Owner, served: Served, there: bool):
     """Calls generated from the description are answered as it says, with and without a conference."""
+    past = Past(served.settings)
+    if there:
+        past.call("u1")
+        past.conference("c1", members=1)
+        past.member("c1", 1, 0, 10, call_uuid="u1", mos=4.4)
     schema = schemathesis.openapi.from_url(f"http://127.0.0.1:{api.port}/openapi.json")
     # A stream of events never ends: test_event_stream tests it.
     schema = schema.exclude(path_regex="/Events/$")
@@ -149,6 +159,12 @@ def test_it_is_true(api: Api, owner: Owner, there: bool):
                 if owner.stage.conference() is None:
                     owner.joins(f"ann{len(owner.commands)}")
                 case.path_parameters["name"] = "standup"
+            if there:
+                case.path_parameters |= {
+                    name: value
+                    for name, value in (("call_uuid", "u1"), ("conference_uuid", "c1"))
+                    if name in case.path_parameters
+                }
             if "member_id" in case.path_parameters and there:
                 case.path_parameters["member_id"] = "all"
             case.call_and_validate(auth=("A", api.token), checks=CHECKS)

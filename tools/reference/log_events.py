@@ -442,6 +442,16 @@ EVENTS: dict[str, tuple[str, str]] = {
         "Object storage did not deliver a recording; the client gets 503, or 404 if it is not there.",
         "Check object storage: `ari-conf doctor`.",
     ),
+    "history unavailable": (
+        "A request for ended calls or conferences could not be answered: the database of the history is unreachable, "
+        "or its tables are not up to date (`reason`). The reply was 503; what lives is not affected.",
+        "Check the database: `ari-conf doctor`.",
+    ),
+    "csv stream interrupted": (
+        "The database of the history failed while a CSV file was being sent (`reason`); the connection is closed "
+        "early.",
+        "Check the database: `ari-conf doctor`.",
+    ),
     "recording stream interrupted": (
         "Object storage failed while a recording was being sent; the connection is closed early.",
         "Check object storage: `ari-conf doctor`.",
@@ -486,6 +496,34 @@ EVENTS: dict[str, tuple[str, str]] = {
         "after 10 minutes.",
         "Allow the access key `s3:DeleteObject`, or remove the lock of the objects.",
     ),
+    "history not written": (
+        "The database of the history is not available (`reason`). What is to be written stays in Redis, and the worker "
+        "tries again after `retry_in_ms`.",
+        "Start the database: [History](../operations/history.md#when-the-database-is-away).",
+    ),
+    "history database migrated": ("A worker has created the tables of the history, or updated them.", NOTHING),
+    "history entry unreadable": (
+        "An entry of the history can't be read (`reason`); it is kept apart. The others are written.",
+        "After an upgrade of all machines, run `ari-conf history retry`. If entries remain, report it.",
+    ),
+    "history entry refused": (
+        "The database of the history refuses an entry (`reason`); it is kept apart. The others are written.",
+        REPORT,
+    ),
+    "old callbacks deleted": (
+        "Delivered callbacks (`count`) were deleted, because they are older than `ARI_CONF_DELIVERED_CALLBACKS_DAYS`.",
+        NOTHING,
+    ),
+    "expired history deleted": (
+        "Rows of an account (`count`) were deleted, because they are older than its `history_days`.",
+        NOTHING,
+    ),
+    "history retention interrupted": (
+        "The database of the history or Redis does not respond, so that expired rows remain. It is tried again after "
+        "`retry_in_s`.",
+        "Check the database: `ari-conf doctor`.",
+    ),
+    "history retention raised": ("The deletion of expired history raised an exception; it is tried again.", REPORT),
     "retention interrupted": (
         "S3 or Redis does not respond, so expired recordings remain. It is tried again after `retry_in_s`.",
         "`ari-conf doctor` checks both.",
@@ -546,6 +584,7 @@ GROUPS = {
     "Requests, sounds and speech": ("ari_conf.http_client", "ari_conf.media"),
     "Administration": ("ari_conf.administration",),
     "Records and queues in Redis": ("ari_conf.store", "ari_conf.queues", "ari_conf.recordings"),
+    "History": ("ari_conf.history",),
     "Web process": ("ari_conf.web",),
     "Workers": ("tasks",),
 }

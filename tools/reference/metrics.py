@@ -168,6 +168,16 @@ WEB: dict[str, tuple[str, str]] = {
         "Workers that serve the transcription queue, with or without an engine.",
         "Below 1 although transcriptions are requested.",
     ),
+    "ari_conf_history_waiting": (
+        "Entries of the [history](../operations/history.md) that wait for its database.",
+        "It grows: the database is away. Nothing is lost until an account has 200,000 of them, or 128 MB.",
+    ),
+    "ari_conf_history_oldest_seconds": ("Age of the oldest of them.", "Above 300 s."),
+    "ari_conf_history_total": (
+        "Outcomes: `written`, `failed` (attempts), `dropped` (too many waited), `unreadable` (kept apart).",
+        "`dropped` grows: the history gets gaps. `unreadable` grows: see the log of the workers.",
+    ),
+    "ari_conf_history_workers": ("Workers that write the history.", "Below 1: nothing is written."),
     "ari_conf_build_info": BUILD,
 }
 """Exposed name -> (meaning, alarming values)."""

@@ -19,7 +19,7 @@ QUEUE_PREFIXES = {"keys", "self._keys", "self.prefix"}
 """Expressions that hold `prefix(queue)`, in addition to the call itself."""
 IN_LUA = re.compile(r"\b(?:queue|destination|callbacks)(?:\.\.|, )'([a-z][a-z-]*:?)")
 """A queue's key in a Lua script: `queue..'name'` or `keys.list(queue, 'name')`."""
-WHOLE_IN_LUA = re.compile(r"'ari_conf:((?!callbacks:)[a-z][a-z-]*:?)")
+WHOLE_IN_LUA = re.compile(r"'ari_conf:((?!callbacks:|history:)[a-z][a-z-]*:?)")
 
 
 class Family(NamedTuple):
@@ -347,8 +347,8 @@ QUEUE = (
     Family(
         "QUEUE:delivered:ACCOUNT",
         "list",
-        "delivered callbacks (JSON), the newest first; the newest `ARI_CONF_CALLBACKS_KEPT`. Of `callbacks` only",
-        "workers",
+        "callbacks that a worker of the release before the history has delivered (JSON). Of `callbacks` only",
+        "workers of that release",
         "7 days after the latest",
     ),
     Family(
@@ -387,6 +387,36 @@ QUEUE = (
         "until the rebuild",
     ),
 )
+HISTORY = (
+    Family(
+        "history-inbox:ACCOUNT",
+        "list",
+        "entries (JSON) that wait for the history's database, the oldest first; at most 200,000, and 128 MB",
+        "server, workers",
+        "until a worker has written them",
+    ),
+    Family(
+        "history-unreadable:ACCOUNT",
+        "list",
+        "entries that could not be written, the newest first; at most 1000",
+        "workers",
+        "until `ari-conf history retry`, or until the account is purged",
+    ),
+    Family(
+        "history-entries",
+        "hash",
+        "account → number of entries that were written into the database",
+        "workers",
+        "a field until the account is purged",
+    ),
+    Family(
+        "history-retention-lock",
+        "string",
+        "lock of the worker that deletes what accounts no longer keep",
+        "workers",
+        "5 minutes after the worker's last sign of life",
+    ),
+)
 CELERY = (
     Family(
         "celery:QUEUE",
@@ -419,6 +449,7 @@ GROUPS = {
     "Web process": WEB,
     "Recordings": RECORDINGS,
     "Queues": QUEUE,
+    "History": HISTORY,
     "Celery": CELERY,
     "Other": OTHER,
 }

@@ -17,6 +17,7 @@ from tools.reference.markdown import code, compare, document, linked, table
 
 GROUPS = {
     "Redis": "redis_url broker_url",
+    "History": "database_url delivered_callbacks_days",
     "Asterisk": "ari_url ari_user ari_password ari_app ari_socket ari_listen ari_deadline ari_connections media_listen "
     "rtp_timeout jitter_buffer asterisk_name",
     "Calls and failover": "calls_per_account allowed_networks stop_wait names_kept_minutes",
@@ -28,7 +29,7 @@ GROUPS = {
     "Object storage": "s3_bucket s3_endpoint s3_region s3_path_style s3_access_key s3_secret_key s3_public_endpoint "
     "s3_encryption s3_kms_key s3_storage_class s3_deadline",
     "Transcriptions": "transcription_engine transcription_model transcription_url transcription_key transcription_cpus",
-    "Workers and callbacks": "callback_threads worker_nice callbacks_kept dead_letters_kept dead_letters_days",
+    "Workers and callbacks": "callback_threads worker_nice dead_letters_kept dead_letters_days",
     "Monitoring and logs": "metrics_listen problems_kept log_format log_level",
 }
 """Heading -> names of the settings below it."""

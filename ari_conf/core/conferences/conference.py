@@ -42,6 +42,8 @@ from ari_conf.core.conferences.member_state import (
 from ari_conf.core.conferences.recording import Recording
 from ari_conf.core.effects import (
     AddChannel,
+    ArchiveMember,
+    ArchiveTalks,
     ClaimName,
     CreateBridge,
     DeafenChannel,
@@ -69,6 +71,7 @@ from ari_conf.core.messages import (
     CallbackRequested,
     HangupRequested,
     JoinSkipped,
+    MemberDeparted,
     MemberReleased,
     Outputs,
     RecordingRequested,
@@ -116,8 +119,8 @@ T = TypeVar("T")
 class CurrentStep:
     """Of the step in progress, what `give_up` needs if the step fails."""
 
-    reports: list[Effect | CallbackRequested] = field(default_factory=list)
-    """Callbacks and recording jobs so far, which are sent all the same."""
+    reports: list[Effect | CallbackRequested | MemberDeparted] = field(default_factory=list)
+    """Callbacks, recording jobs and departures for the history so far, which are sent all the same."""
     departed: list[Member] = field(default_factory=list)
     """Members that have left."""
     creates_conference: bool = False
@@ -173,8 +176,11 @@ class Conference(msgspec.Struct, Derived, tag=True):
     """Epoch milliseconds at which DestroyBridge is repeated."""
     watched_until: int | None = None
     """Epoch milliseconds until which viewers want to see who talks."""
+    ended_at: int | None = None
+    """Epoch milliseconds of the decision to end it."""
+    end_reason: ExitReason | None = None
     members: dict[int, Member] = msgspec.field(default_factory=dict)
-    """Persisted apart from the conference."""
+    """Persisted apart from the conference, and the last field: see `state_codec`."""
 
     def __post_init__(self) -> None:
         self.ends_at = self.ends_at or self.created_at + MAX_CONFERENCE_S * 1000
@@ -507,6 +513,7 @@ class Conference(msgspec.Struct, Derived, tag=True):
             return []
         for member in new:
             member.talk_detection_on = True
+            member.talk_ms = member.talk_ms or 0
             self.index.mark_changed(member)
         return [DetectTalking(m.channel_id, FLOOR_SILENCE_MS) for m in new]
 
@@ -734,10 +741,11 @@ class Conference(msgspec.Struct, Derived, tag=True):
         return [*out, stored]
 
     def note_speech(self, member: Member, end: int) -> Outputs:
-        """Note for each recording, if the member is talking, that they have been talking until `end`."""
+        """Note for history and recordings, if the member is talking, that they have been talking until `end`."""
+        out: Outputs = [*member.note_talk(end)] if member.talking else []
         if not self.recordings:
-            return []
-        return [note for recording in self.recordings.values() for note in recording.note_speech(member, end)]
+            return out
+        return out + [note for recording in self.recordings.values() for note in recording.note_speech(member, end)]
 
     # Leaving.
 
@@ -793,9 +801,30 @@ class Conference(msgspec.Struct, Derived, tag=True):
             out += [DeafenChannel(member.channel_id, False)] if member.deaf else []
         last = ("ConferenceLastMember", bool_text(not self.members))
         out += self._request_callback(member, "exit", now, last, ("ConferenceExitReason", reason))
+        out += self._archive(member, reason, now)
         out += self._after_member_left(member, now)
         out.append(MemberReleased(member.call_uuid, member.element, self._action_params(member)))
         return out
+
+    def _archive(self, member: Member, reason: ExitReason, now: int) -> Outputs:
+        """Return what the history keeps of a member who has left."""
+        talks = [effect for effect in member.note_talk(now) if isinstance(effect, ArchiveTalks)]
+        departed = MemberDeparted(
+            ArchiveMember(
+                self.conference_id,
+                member.member_id,
+                self.auth_id,
+                member.call_uuid,
+                member.joined_at,
+                now,
+                reason,
+                talk_ms=member.talk_ms,
+                talks=(*(talk for effect in talks for talk in effect.talks), *member.take_talks()),
+                quality=member.quality,
+            )
+        )
+        self.step.reports.append(departed)
+        return [departed]
 
     def _remove_member(self, member: Member) -> None:
         # If one of these raises, `give_up` finds the member where and as they were.
@@ -829,7 +858,7 @@ class Conference(msgspec.Struct, Derived, tag=True):
     def _start_ending(self, reason: ExitReason, now: int) -> Outputs:
         if self.ending:
             return []
-        self.ending = True
+        self.ending, self.ended_at, self.end_reason = True, now, reason
         out: Outputs = [*self.shared_playback.stop()]
         out += self._release_name()
         for member in list(self.members.values()):
@@ -1098,7 +1127,12 @@ class Conference(msgspec.Struct, Derived, tag=True):
             out += recording.note_attendance(member, now, now)
         last = ("ConferenceLastMember", bool_text(not self.members))
         reason = ("ConferenceExitReason", "conference_ended")
-        return [*out, *self._request_callback(member, "exit", now, last, reason)]
+        out += self._request_callback(member, "exit", now, last, reason)
+        return out if self._is_archived(member) else [*out, *self._archive(member, "conference_ended", now)]
+
+    def _is_archived(self, member: Member) -> bool:
+        """Return whether the current step has handed the member to the history."""
+        return any(isinstance(r, MemberDeparted) and r.member.member_id == member.member_id for r in self.step.reports)
 
     def _hand_over(self, now: int) -> Outputs:
         """Hand over the recordings that are not yet. One may still run: the worker that stores it waits for its end."""

@@ -25,8 +25,10 @@ from ari_conf.core.conferences.member_state import (
 )
 from ari_conf.core.effects import (
     AddChannel,
+    ArchiveTalks,
     DeafenChannel,
     DetectTalking,
+    Effect,
     MuteChannel,
     RemoveChannel,
     ReportProblem,
@@ -48,6 +50,8 @@ from ari_conf.core.transitions import checked
 WAIT_SOUND_RETRY_MS = 5000
 """Minimum milliseconds before a wait-sound document that contained no sound is requested again (decided)."""
 
+TALKS_AT_ONCE = 20
+"""Talks of a member that are handed to the history together."""
 FLOOR_SILENCE_MS = 500
 """Milliseconds of silence that end talking."""
 ExitReason = Literal[
@@ -149,6 +153,10 @@ class Member(msgspec.Struct):
     private_playback: PrivatePlayback = msgspec.field(default_factory=PrivatePlayback)
     quality: LineQuality | None = None
     """Quality of the member's line; None: not measured yet."""
+    talk_ms: int | None = None
+    """Milliseconds of talking so far; None: nothing has listened for it yet."""
+    talks: list[int] = msgspec.field(default_factory=list)
+    """Talks that the history does not have yet: start, end, start, end …, in milliseconds since the member joined."""
 
     @classmethod
     def create(
@@ -206,6 +214,28 @@ class Member(msgspec.Struct):
 
     def problem(self, kind: ProblemKind, text: str) -> ReportProblem:
         return ReportProblem(self.auth_id, self.call_uuid, kind, None, text)
+
+    # Talking, for the history.
+
+    def note_talk(self, end: int) -> list[Effect]:
+        """Note, if the member is talking and heard, that they have been talking until `end`. Return the talks for the
+        history if there are TALKS_AT_ONCE."""
+        if not self.talking or self.silenced:
+            return []
+        start = max(self.talking_at, self.joined_at, self.joined_at + (self.talks[-1] if self.talks else 0))
+        if end <= start:
+            return []
+        self.talk_ms = (self.talk_ms or 0) + end - start
+        self.talks += (start - self.joined_at, end - self.joined_at)
+        if len(self.talks) < 2 * TALKS_AT_ONCE:
+            return []
+        return [ArchiveTalks(self.conference_id, self.member_id, self.auth_id, self.take_talks())]
+
+    def take_talks(self) -> tuple[tuple[int, int], ...]:
+        """Return the talks that the history does not have yet, in epoch milliseconds, and forget them."""
+        times = [self.joined_at + offset for offset in self.talks]
+        self.talks = []
+        return tuple(zip(times[::2], times[1::2], strict=True))
 
     def change_state(self, to: MemberState) -> None:
         """Change the state. Raises IllegalTransition, and changes nothing, if `TRANSITIONS` does not have it."""

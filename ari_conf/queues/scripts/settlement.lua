@@ -2,6 +2,7 @@
 
 local backlog = require('ari_conf.queues.scripts.backlog')
 local failures = require('ari_conf.queues.scripts.failures')
+local history = require('ari_conf.queues.scripts.history')
 local keys = require('ari_conf.queues.scripts.keys')
 local limits = require('ari_conf.queues.limits')
 local partitions = require('ari_conf.queues.scripts.partitions')
@@ -16,11 +17,12 @@ local function read(arguments, first)
     failed_requests = tonumber(arguments[first + 3]), -- to add to the receiver's count; negative to take off
     entry = arguments[first + 4], -- its new content; '' if nothing of it is kept
     delay_ms = tonumber(arguments[first + 5]), -- until its next attempt
-    max_kept = tonumber(arguments[first + 6]), -- of the account's dead letters or delivered entries
+    max_kept = tonumber(arguments[first + 6]), -- of the account's dead letters
     ttl_ms = tonumber(arguments[first + 7]), -- of them
     problems_key = arguments[first + 8], -- '' without a problem
     problem = arguments[first + 9], -- JSON
     max_problems = tonumber(arguments[first + 10]),
+    history = arguments[first + 11], -- an entry of the history (JSON), or ''
   }
 end
 
@@ -45,14 +47,8 @@ local function keep_dead_letter(queue, disposition, now_ms)
   redis.call('PEXPIRE', dead_letters, disposition.ttl_ms)
   if disposition.problems_key ~= '' then
     pcall(problems.add_once, disposition.problems_key, disposition.problem, disposition.max_problems)
+    pcall(history.add_problem, keys.account_of(disposition.partition), disposition.problem)
   end
-end
-
-local function keep_delivered(queue, disposition)
-  local delivered = queue..'delivered:'..keys.account_of(disposition.partition)
-  redis.call('LPUSH', delivered, disposition.entry)
-  redis.call('LTRIM', delivered, 0, disposition.max_kept - 1)
-  redis.call('PEXPIRE', delivered, disposition.ttl_ms)
 end
 
 local function remove_first(queue, partition)
@@ -71,7 +67,9 @@ local function settle(queue, worker, disposition, now_ms)
     retry(queue, disposition, now_ms)
   else
     if outcome == 'dead_letter' then keep_dead_letter(queue, disposition, now_ms) end
-    if outcome == 'ack' and disposition.entry ~= '' then keep_delivered(queue, disposition) end
+    if disposition.history ~= '' then
+      pcall(history.add, keys.account_of(partition), disposition.history)
+    end
     if outcome ~= 'release' then remove_first(queue, partition) end
     if redis.call('EXISTS', queue..'partition:'..partition) == 1 then partitions.make_ready(queue, partition) end
   end

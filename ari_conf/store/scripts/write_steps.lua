@@ -5,7 +5,8 @@
 --       4 milliseconds after which an unanswered wake-up counts as lost, 5 maximum number of wake-ups,
 --       6 number of commands, 7 number of items, 8 and following:
 --       for each command: the number of its parts, its name, its key, its other parts
---       for each item: a list or the prefix of a queue's keys, '' or the partition, the text
+--       for each item: a list, the prefix of a queue's keys or that of the history's inboxes; '', the partition or the
+--       account; the text
 -- Returns {answer to each CLAIM: false or the Asterisk that has the name; key and error of each part that was left out;
 --   number of items that found no room}. Raises LOST or FORGOTTEN.
 --
@@ -16,6 +17,7 @@
 
 local clock = require('ari_conf.common.scripts.clock')
 local conference_names = require('ari_conf.store.scripts.conference_names')
+local history = require('ari_conf.queues.scripts.history')
 local owner_fence = require('ari_conf.store.scripts.owner_fence')
 local partitions = require('ari_conf.queues.scripts.partitions')
 local problems = require('ari_conf.queues.scripts.problems')
@@ -25,6 +27,7 @@ local callbacks, batch_key, owner_key = KEYS[1], KEYS[2], KEYS[3]
 local fencing_token, batch_id, max_problems, wakeup_lost_ms = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local max_wakeups, command_count, item_count = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local first_command = 8
+local HISTORY = 'ari_conf:history-inbox:'
 
 local refused_parts = {}
 
@@ -62,6 +65,9 @@ local function append_items(first_item)
     local destination, partition, text = ARGV[position], ARGV[position + 1], ARGV[position + 2]
     if partition == '' then
       attempt(destination, problems.add, destination, text, max_problems)
+      attempt(destination, history.add_problem, destination:match('([^:]*)$'), text)
+    elseif destination == HISTORY then
+      attempt(destination..partition, history.add, partition, text)
     else
       local is_added = attempt(destination..'partition:'..partition, partitions.append, destination, partition, text)
       if is_added == false then dropped = dropped + 1 end

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from ari_conf.core.elements import without_login
 from ari_conf.queues import callback_history
-from ari_conf.queues.callback_history import CallbackStatus
+from ari_conf.queues.callback_history import CallbackPage, CallbackStatus
 from ari_conf.web import models as m
 from ari_conf.web.api_result import ApiResult
 from ari_conf.web.auth import CurrentClient
@@ -46,6 +46,8 @@ class CallbackModel(BaseModel):
 class CallbackList(m.ApiResponse):
     meta: dict[str, Any]
     objects: list[CallbackModel]
+    incomplete: bool = False
+    """True: the history is not available now, so that delivered callbacks are missing."""
 
 
 @router.get(
@@ -59,14 +61,17 @@ async def list_callbacks(
     body: Annotated[CallbackFilters, Depends(params_dependency(CallbackFilters))],
 ) -> Response:
     async def work() -> ApiResult:
-        total, objects = await client.resources.reads.run(client.auth_id, listed)
-        return ApiResult(200, {"meta": paged(request, body.limit, body.offset, total), "objects": objects})
+        page = await client.resources.history_reads.run(client.auth_id, listed)
+        meta, objects = paged(request, body.limit, body.offset, page.total), list(map(callback_json, page.callbacks))
+        incomplete = {} if page.is_complete else {"incomplete": True}
+        return ApiResult(200, {"meta": meta, "objects": objects, **incomplete})
 
-    def listed() -> tuple[int, list[dict[str, Any]]]:
+    def listed() -> CallbackPage:
         about = body.conference_uuid or None
-        redis, auth_id = client.resources.sync_redis, client.auth_id
-        total, found = callback_history.list_callbacks(redis, auth_id, about, body.limit, body.offset)
-        return total, list(map(callback_json, found))
+        resources, auth_id = client.resources, client.auth_id
+        return callback_history.list_callbacks(
+            resources.sync_redis, resources.history, auth_id, about, body.limit, body.offset
+        )
 
     return await reply_only(request, client, work)
 

@@ -21,7 +21,7 @@ UNSUPPORTED_FILTERS = {
 recordings that the filter was meant to exclude."""
 
 
-def _parse_time(value: Any) -> Any:
+def parse_time(value: Any) -> Any:
     """Return epoch ms of `YYYY-MM-DD HH:MM[:SS[.ffffff]]`, UTC, or None for an empty value."""
     if value in ("", None):
         return None
@@ -35,7 +35,7 @@ _DAY_OF_YEAR = "((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[
 _TIME_OF_DAY = r"([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]{1,6})?)?"
 # The pattern leaves out February 29, which is valid in some years only.
 TIME_SCHEMA = {"type": "string", "pattern": f"^(19|20)[0-9]{{2}}-{_DAY_OF_YEAR} {_TIME_OF_DAY}$"}
-Time = Annotated[int | None, BeforeValidator(_parse_time), WithJsonSchema(TIME_SCHEMA)]
+Time = Annotated[int | None, BeforeValidator(parse_time), WithJsonSchema(TIME_SCHEMA)]
 
 
 def _none_if_empty(value: Any) -> Any:

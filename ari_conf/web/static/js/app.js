@@ -2,8 +2,10 @@
 import { loadSession } from "./api.js";
 import { Callbacks } from "./callbacks.js";
 import { html } from "./dom.js";
+import { EndedConference } from "./ended_conference.js";
 import { live, monitorStream, openStream } from "./event_stream.js";
 import { start } from "./frame.js";
+import { History } from "./history.js";
 import { Live } from "./live.js";
 import { Problems } from "./problems.js";
 import { Recording } from "./recording.js";
@@ -12,6 +14,7 @@ import { useStore } from "./store.js";
 
 const SECTIONS = [
   ["live", "Live", "live", Live],
+  ["history", "History", "history", History],
   ["recordings", "Recordings", "recordings", Recordings],
   ["callbacks", "Callbacks", "callbacks", Callbacks],
   ["problems", "Problems", "warning", Problems],
@@ -35,7 +38,7 @@ await start(async () => {
   monitorStream();
   return {
     sections: SECTIONS,
-    details: { recordings: Recording },
+    details: { history: EndedConference, recordings: Recording },
     who: html`<${Connection} />
         <span class="account" title="The account that you are logged in to">${account}</span>`,
     logout: { path: "/logout", title: `Log out of ${account}` },

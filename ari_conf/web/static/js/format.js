@@ -35,6 +35,14 @@ export function formatTime(when, now = Date.now()) {
   return today ? `today, ${timeOf(date, { second: "2-digit" })}` : `${dayOf(date)}, ${timeOf(date)}`;
 }
 
+/** Format a range of ISO strings: "today, 14:05:02 to 14:30:10", with the day of the end only if it is another. */
+export function formatRange(from, until, now = Date.now()) {
+  const [start, end] = [new Date(from), new Date(until)];
+  const isSameDay = start.toDateString() === end.toDateString();
+  const precise = new Date(now).toDateString() === end.toDateString() ? { second: "2-digit" } : {};
+  return `${formatTime(from, now)} to ${isSameDay ? timeOf(end, precise) : formatTime(until, now)}`;
+}
+
 export function formatSize(bytes) {
   if (bytes < 1024 * 1024) return `${Math.max(1, Math.round(bytes / 1024))} KB`;
   return `${(bytes / 1024 / 1024).toFixed(1)} MB`;
