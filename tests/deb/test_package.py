@@ -255,9 +255,9 @@ if COMPLETE:
         lint = System(release, tmp_path_factory.mktemp("lintian") / "root")
         shutil.copy(package, lint.root / "root")
         lint.install("lintian")
-        options = ("--fail-on=error,warning", "--display-info", "--show-overrides")
-        print(lint.run_before_boot("lintian", *options, f"/root/{package.name}"))
+        said = lint.run_before_boot("lintian", "--fail-on=none", f"/root/{package.name}")
         run(["rm", "-rf", "--one-file-system", str(lint.root)])
+        assert not re.findall(r"^[EW]: .*", said, re.MULTILINE)
 
     def test_a_call_hears_speech(services: System, asterisk_there: LocalAsterisk) -> None:
         async def call() -> None:

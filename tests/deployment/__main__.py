@@ -167,6 +167,7 @@ def run(folder: Path, logs: Path) -> None:
             ca.write_text(system.ask("cat", "/var/lib/caddy/.local/share/caddy/pki/authorities/local/root.crt"))
             asyncio.run(caller.call(application, f"sip:{NUMBER}@{BESIDE}:5060", lambda: kill_owner(system)))
             caller.check_api(DOMAIN, ca, AUTH_ID, token)
+            check_history(system, ca, token)
             check_prometheus(system)
     finally:
         system.end()
@@ -199,6 +200,20 @@ def kill_owner(system: Deployed) -> None:
             progress(f"ari-conf-serve@{number}, which had the calls, is killed")
             return
     raise SystemExit("no server is ready")
+
+
+def check_history(system: Deployed, ca: Path, token: str) -> None:
+    """Wait until PostgreSQL has the conference that has ended, and until the API lists it."""
+    query = "SELECT (SELECT count(*) FROM conferences), (SELECT count(*) FROM memberships)"
+    end = time.monotonic() + START_WITHIN_S
+    while "1|3" not in (
+        found := system.ask("runuser", "-u", "postgres", "--", "psql", "-tAd", "ari_conf", "-c", query, check=False)
+    ):
+        if time.monotonic() > end:
+            raise SystemExit(f"PostgreSQL does not have one conference with three members: {found}")
+        time.sleep(1)
+    progress("PostgreSQL has the conference and its members")
+    caller.check_history(DOMAIN, ca, AUTH_ID, token)
 
 
 def check_prometheus(system: Deployed) -> None:
