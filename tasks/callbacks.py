@@ -7,14 +7,13 @@ import time
 from functools import lru_cache
 
 import structlog
-from msgspec import Raw, structs
+from msgspec import structs
 
 from ari_conf.core.problem_kinds import ProblemKind
-from ari_conf.history import entries
 from ari_conf.http_client.deliver import attempt
 from ari_conf.http_client.prepared_request import without_query
 from ari_conf.http_client.retry_policy import AttemptOutcome, next_delay_ms, parse
-from ari_conf.queues import outbox, partitioned_queue
+from ari_conf.queues import callback_outcomes, outbox, partitioned_queue
 from ari_conf.queues.outbox import CallbackEntry
 from ari_conf.queues.partitioned_queue import AccountProblem, ClaimedEntry, Disposition
 from ari_conf.settings import settings
@@ -25,8 +24,6 @@ from tasks.entry_task import AttemptContext, EntryDescription, EntryTask, dead_l
 log = structlog.get_logger()
 parsed = lru_cache(maxsize=1024)(parse)
 USUAL_REDIRECTS = 2
-MAX_KEPT_LENGTH = 4000
-"""Maximum characters of a parameter in the history."""
 GIVEN_UP = "its receiver has failed for more than a minute, and is tried only occasionally until it responds"
 
 
@@ -123,35 +120,7 @@ def _dead_letter(
 
 
 def _outcome(claimed: ClaimedEntry, entry: CallbackEntry, outcome: str) -> bytes:
-    """Return the callback's entry for the history. It is the same callback if it is resent."""
-    first = outbox.encode(structs.replace(entry, attempts=(), reason=None))
-    now_ms, params = time.time_ns() // 1_000_000, dict(entry.params)
-    item = entries.CallbackOutcome(
-        callback_id=entries.text_hash(claimed.partition, first.decode()),
-        auth_id=entry.auth_id,
-        outcome=outcome,
-        created_ms=entry.at_ms,
-        settled_ms=now_ms,
-        attempts=len(entry.attempts),
-        conference_id=params.get("ConferenceUUID", ""),
-        call_uuid=params.get("CallUUID", ""),
-        event=params.get("Event") or params.get("ConferenceAction", ""),
-        document=Raw(outbox.encode(_shortened(entry))),
-    )
-    return entries.encode(entries.Entry(now_ms, item))
-
-
-def _shortened(entry: CallbackEntry) -> CallbackEntry:
-    """Return the entry with long values, such as the transcription of an hour, cut off."""
-    if all(len(value) <= MAX_KEPT_LENGTH for _, value in entry.params):
-        return entry
-    return structs.replace(
-        entry,
-        params=tuple(
-            (name, value if len(value) <= MAX_KEPT_LENGTH else value[: MAX_KEPT_LENGTH - 1] + "…")
-            for name, value in entry.params
-        ),
-    )
+    return callback_outcomes.history_entry(claimed.partition, entry, outcome, time.time_ns() // 1_000_000)
 
 
 app.register_task(CallbackTask())

@@ -32,7 +32,8 @@ def database(settings: Settings) -> str:
             raise Doubtful(f"{opened.shown_url} does not exist yet: the first worker on this machine makes it")
         if not opened.is_migrated():
             raise CheckFailed(
-                f"the tables of {opened.shown_url} are not up to date: start a worker, or run `ari-conf history migrate`"
+                f"the tables of {opened.shown_url} are not up to date: start a worker, or run "
+                "`ari-conf history migrate`"
             )
         return f"{opened.shown_url}, revision {opened.revision()}"
     except HistoryUnavailable as error:

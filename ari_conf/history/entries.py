@@ -52,7 +52,21 @@ class RecordingStored(msgspec.Struct, frozen=True, omit_defaults=True, tag=True,
     """JSON of the `recordings.index.StoredRecording`."""
 
 
-Item = ArchiveCall | ArchiveMember | ArchiveTalks | ArchiveConference | CallbackOutcome | ProblemFound | RecordingStored
+class RecordingDeleted(msgspec.Struct, frozen=True, tag=True):
+    recording_id: str
+    auth_id: str
+
+
+Item = (
+    ArchiveCall
+    | ArchiveMember
+    | ArchiveTalks
+    | ArchiveConference
+    | CallbackOutcome
+    | ProblemFound
+    | RecordingStored
+    | RecordingDeleted
+)
 
 
 class Entry(msgspec.Struct, frozen=True, omit_defaults=True):

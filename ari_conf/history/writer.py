@@ -16,7 +16,15 @@ from ari_conf.core.hangup_codes import cause_name
 from ari_conf.errors import HistoryRefused
 from ari_conf.history import tables
 from ari_conf.history.database import HistoryDatabase
-from ari_conf.history.entries import CallbackOutcome, Entry, ProblemFound, RecordingStored, decode, text_hash
+from ari_conf.history.entries import (
+    CallbackOutcome,
+    Entry,
+    ProblemFound,
+    RecordingDeleted,
+    RecordingStored,
+    decode,
+    text_hash,
+)
 
 log = structlog.get_logger()
 
@@ -85,6 +93,7 @@ def write(database: HistoryDatabase, texts: Sequence[bytes]) -> Written:
 def _write_all(database: HistoryDatabase, entries: Iterable[Entry]) -> None:
     found: defaultdict[Table, dict[tuple[Any, ...], Row]] = defaultdict(dict)
     numbers: dict[str, list[Row]] = {}
+    deleted: dict[str, str] = {}
     for entry in entries:
         try:
             for table, row in ROWS[type(entry.item)](entry):
@@ -92,6 +101,11 @@ def _write_all(database: HistoryDatabase, entries: Iterable[Entry]) -> None:
                 found[table][tuple(row[column.name] for column in table.primary_key)] = row
             if isinstance(entry.item, RecordingStored):
                 numbers[entry.item.recording_id] = _number_rows(entry.item)
+                deleted.pop(entry.item.recording_id, None)
+            elif isinstance(entry.item, RecordingDeleted):
+                found[tables.recordings].pop((entry.item.recording_id,), None)
+                numbers.pop(entry.item.recording_id, None)
+                deleted[entry.item.recording_id] = entry.item.auth_id
         except (msgspec.MsgspecError, ValueError) as error:
             raise HistoryRefused(f"an entry could not be read: {error}") from error
     with database.write() as connection:
@@ -104,6 +118,10 @@ def _write_all(database: HistoryDatabase, entries: Iterable[Entry]) -> None:
             gone = delete(tables.recording_numbers).where(n.recording_id.in_(list(numbers)), n.auth_id.in_(accounts))
             connection.execute(gone)
             insert(connection, tables.recording_numbers, [row for rows in numbers.values() for row in rows])
+        for recording_id, auth_id in deleted.items():
+            for table in (tables.recordings, tables.recording_numbers):
+                own = (table.c.recording_id == recording_id) & (table.c.auth_id == auth_id)
+                connection.execute(delete(table).where(own))
 
 
 REPLACED = (tables.callbacks, tables.recordings)
@@ -310,4 +328,5 @@ ROWS: dict[type, Callable[[Entry], Iterable[tuple[Table, Row]]]] = {
     CallbackOutcome: _callback,
     ProblemFound: _problem,
     RecordingStored: _recording,
+    RecordingDeleted: lambda _entry: (),
 }

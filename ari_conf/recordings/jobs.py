@@ -26,7 +26,8 @@ from redis import Redis
 
 from ari_conf.common.redis_keys import PREFIX
 from ari_conf.core.effects import AddAttendanceNote, AddSpeechNote, PostCallback, StoreRecording
-from ari_conf.queues import outbox, partitioned_queue, queue_names
+from ari_conf.history import entries
+from ari_conf.queues import history_inbox, outbox, partitioned_queue, queue_names
 from ari_conf.recordings import index as recording_index
 from ari_conf.recordings.index import StoredRecording
 from ari_conf.settings import Settings
@@ -232,12 +233,29 @@ def add(
             partitioned_queue.enqueue(pipe, callbacks)
         if transcription:
             partitioned_queue.enqueue(pipe, [transcription], TRANSCRIPTION_QUEUE)
+        history_inbox.add(pipe, stored.auth_id, _history_entry(stored))
         pipe.delete(_notes_key(stored.recording_id))
         return True
 
     return bool(
         cast(Any, redis).transaction(transaction, recording_index.key(stored.recording_id), value_from_callable=True)
     )
+
+
+def _history_entry(stored: StoredRecording) -> bytes:
+    """Return what the history keeps of a recording."""
+    item = entries.RecordingStored(
+        recording_id=stored.recording_id,
+        auth_id=stored.auth_id,
+        conference_id=stored.conference_id,
+        conference_name=stored.conference_name,
+        call_uuid=stored.call_uuid,
+        start_ms=stored.start_ms,
+        end_ms=stored.end_ms,
+        numbers=stored.numbers,
+        document=msgspec.Raw(msgspec.json.encode(stored)),
+    )
+    return entries.encode(entries.Entry(stored.stored_ms, item))
 
 
 def get(redis: Redis, recording_id: str) -> StoredRecording | None:
@@ -281,7 +299,9 @@ def save_transcript_state(
         pipe.delete(_chunks_key(stored.recording_id))
         if known is None or (known.transcript and not (again and known.transcript == FAILED)):
             return None if known is None else False
-        pipe.set(key, msgspec.json.encode(msgspec.structs.replace(known, transcript=state)))
+        changed = msgspec.structs.replace(known, transcript=state)
+        pipe.set(key, msgspec.json.encode(changed))
+        history_inbox.add(pipe, changed.auth_id, _history_entry(changed))
         if callbacks:
             partitioned_queue.enqueue(pipe, callbacks)
         return True
@@ -304,6 +324,8 @@ def remove(redis: Redis, stored: StoredRecording, callbacks: list[tuple[str, byt
             pipe.zrem(index, stored.recording_id)
         pipe.delete(key)
         forget_progress(pipe, stored.recording_id)
+        item = entries.RecordingDeleted(stored.recording_id, stored.auth_id)
+        history_inbox.add(pipe, stored.auth_id, entries.encode(entries.Entry(stored.stored_ms, item)))
         if is_there and callbacks:
             partitioned_queue.enqueue(pipe, callbacks)
         return is_there

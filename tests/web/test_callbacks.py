@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ari_conf.core.effects import PostCallback
-from ari_conf.queues import outbox, partitioned_queue
+from ari_conf.history.database import HistoryDatabase
+from ari_conf.queues import callback_outcomes, outbox, partitioned_queue
 from ari_conf.queues.partitioned_queue import PartitionedQueue
+from ari_conf.settings import from_environment
+from tests.history.drain import drain
 from tests.web.conftest import Api, Owner, Served, account
 from tests.web.test_dead_letters import dies
 
 KEPT_MS = 60_000
+
+
+@pytest.fixture
+def history(tmp_path: Path) -> Iterator[HistoryDatabase]:
+    """Return the database of the web process, with its tables."""
+    database = HistoryDatabase(from_environment({"ARI_CONF_DATABASE_URL": f"sqlite:///{tmp_path}/history.db"}))
+    database.migrate()
+    yield database
+    database.close()
 
 
 def post(owner: Owner, number: int, conference: str = "c1", auth: str = "A", lane: str = "c1") -> None:
@@ -24,6 +38,8 @@ def post(owner: Owner, number: int, conference: str = "c1", auth: str = "A", lan
 
 
 class Worker:
+    now_ms = 1_700_000_100_000
+
     def __init__(self, owner: Owner) -> None:
         self.lanes = PartitionedQueue(owner.redis)
         self.last = 0
@@ -36,6 +52,14 @@ class Worker:
 
     def tell(self, verdict: partitioned_queue.Disposition) -> None:
         self.lanes.settle("w1", 64, verdict)
+
+
+def delivered(taken: partitioned_queue.ClaimedEntry) -> partitioned_queue.Disposition:
+    """Return what a worker says of a callback that was delivered."""
+    Worker.now_ms += 1
+    entry = outbox.decode(with_try(taken, 200))
+    outcome = callback_outcomes.history_entry(taken.partition, entry, "delivered", Worker.now_ms)
+    return partitioned_queue.ack(taken, history=outcome)
 
 
 def with_try(taken: partitioned_queue.ClaimedEntry, status: int) -> bytes:
@@ -55,18 +79,18 @@ def test_each_callback_is_listed_with_its_state(api: Api, owner: Owner):
         post(owner, number)
     assert listed(api) == [(str(n), "waiting", 0) for n in (3, 2, 1, 0)]
     taken = worker.take()
-    worker.tell(partitioned_queue.ack(taken, with_try(taken, 200), 10, KEPT_MS))
+    worker.tell(delivered(taken))
     taken = worker.take()
     worker.tell(partitioned_queue.dead_letter(taken, with_try(taken, 500), 10, KEPT_MS))
     taken = worker.take()
     worker.tell(partitioned_queue.retry(taken, with_try(taken, 503), 30_000))
     assert listed(api) == [("3", "waiting", 0), ("2", "trying", 1), ("1", "dead", 1), ("0", "delivered", 1)]
     response: list[dict[str, Any]] = api.get("Callback/").json["objects"]
-    trying, dead, delivered = response[1:]
+    trying, dead, done = response[1:]
     assert trying["next_try"] is not None and dead["next_try"] is None
     assert dead["dead_letter_id"] == api.get("DeadLetter/").json["dead_letters"][0]["id"]
-    assert delivered["tries"] == [{"time": "2023-11-14T22:13:21.000+00:00", "status": 200, "error": "", "ms": 12}]
-    assert (delivered["event"], delivered["conference_uuid"], delivered["conference_name"]) == (
+    assert done["tries"] == [{"time": "2023-11-14T22:13:21.000+00:00", "status": 200, "error": "", "ms": 12}]
+    assert (done["event"], done["conference_uuid"], done["conference_name"]) == (
         "ConferenceEnter",
         "c1",
         "standup",
@@ -94,24 +118,36 @@ def test_of_one_conference_and_in_parts(api: Api, owner: Owner, served: Served):
     assert listed(api, "conference_uuid=nothing") == []
 
 
-def test_the_newest_delivered_ones_are_kept_and_no_more(api: Api, owner: Owner):
+def test_delivered_ones_are_listed_before_and_after_they_are_written(api: Api, owner: Owner, history: HistoryDatabase):
     worker = Worker(owner)
     for number in range(5):
-        post(owner, number)
+        post(owner, number, "c1" if number % 2 else "c2")
         taken = worker.take()
-        worker.tell(partitioned_queue.ack(taken, with_try(taken, 200), 3, KEPT_MS))
-        worker.tell(partitioned_queue.ack(taken, with_try(taken, 200), 3, KEPT_MS))
-    assert [number for number, *_ in listed(api)] == ["4", "3", "2"]
-    assert 0 < owner.redis.pttl("ari_conf:callbacks:delivered:A") <= KEPT_MS
+        worker.tell(delivered(taken))
+        worker.tell(delivered(taken))  # the answer was lost
+        if number == 2:
+            drain(owner.redis, history)
+    assert [number for number, *_ in listed(api)] == ["4", "3", "2", "1", "0"]
+    assert [number for number, *_ in listed(api, "conference_uuid=c2")] == ["4", "2", "0"]
+    drain(owner.redis, history)
+    assert [number for number, *_ in listed(api)] == ["4", "3", "2", "1", "0"]
+    assert [number for number, *_ in listed(api, "conference_uuid=c1")] == ["3", "1"]
+    meta = api.get("Callback/?limit=2&offset=1").json["meta"]
+    assert meta["total_count"] == 5 and not owner.redis.keys("ari_conf:history-inbox:*")
 
 
-def test_with_none_kept_none_is(api: Api, owner: Owner):
-    worker = Worker(owner)
+def test_without_the_database_the_others_are_listed_and_it_says_so(api: Api, owner: Owner):
     post(owner, 1)
-    taken = worker.take()
-    worker.tell(partitioned_queue.ack(taken, with_try(taken, 200), 0, KEPT_MS))
-    assert listed(api) == []
-    assert not owner.redis.exists("ari_conf:callbacks:delivered:A")
+    response = api.get("Callback/").json
+    assert [one["state"] for one in response["objects"]] == ["waiting"] and response["incomplete"] is True
+
+
+def test_of_an_older_worker_they_are_listed_too(api: Api, owner: Owner, history: HistoryDatabase):
+    post(owner, 1)
+    taken = Worker(owner).take()
+    owner.redis.lpush("ari_conf:callbacks:delivered:A", with_try(taken, 200))
+    assert ("1", "delivered", 1) in listed(api)
+    assert "incomplete" not in api.get("Callback/").json
 
 
 # The cost of a list.
@@ -147,13 +183,14 @@ def large(owner: Owner, size: int, number: int, auth: str = "A") -> None:
     pipe.execute()
 
 
-def test_a_page_reads_what_it_shows_and_not_all_that_there_is(api: Api, owner: Owner):
+def test_a_page_reads_what_it_shows_and_not_all_that_there_is(api: Api, owner: Owner, history: HistoryDatabase):
     for number in range(300):
         post(owner, number, lane=f"lane {number}")
     worker = Worker(owner)
     for _ in range(300):
         taken = worker.take()
-        worker.tell(partitioned_queue.ack(taken, with_try(taken, 200), 1000, KEPT_MS))
+        worker.tell(delivered(taken))
+    drain(owner.redis, history)
     for _ in range(300):
         dies(owner)
     reads = Reads(owner)
