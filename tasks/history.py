@@ -38,6 +38,9 @@ class HistoryTask(EntryTask):
     def describe(self, job: Job) -> EntryDescription:
         return EntryDescription(f"{job.auth_id} {job.at_ms}".encode(), {"account": job.auth_id}, job.attempts)
 
+    def report(self, worker: AttemptContext) -> None:
+        history_inbox.report_file(worker.redis, worker.id.rsplit("-", 2)[0], _database().file_id)
+
     def attempt(self, worker: AttemptContext, claimed: ClaimedEntry, job: Job) -> Disposition:
         try:
             is_empty = _write(worker, job.auth_id)

@@ -140,7 +140,8 @@ def _keys_of(redis: Redis, auth_id: str, may_continue: Callable[[], bool]) -> It
 
 def pattern(auth_id: str) -> re.Pattern[str]:
     """Return the pattern of the keys of FAMILIES that belong to this account."""
-    variable = {"ACCOUNT": re.escape(auth_id), "QUEUE": f"({'|'.join(QUEUES)})", "KIND": "[^:]*", "ORIGIN": "[^:]*"}
+    queues = "|".join((*QUEUES, history_inbox.QUEUE))
+    variable = {"ACCOUNT": re.escape(auth_id), "QUEUE": f"({queues})", "KIND": "[^:]*", "ORIGIN": "[^:]*"}
     families = [
         ":".join(variable.get(word, ".*" if word.isupper() else re.escape(word)) for word in family.split(":"))
         for family in FAMILIES

@@ -7,7 +7,6 @@ from typing import Any
 
 import redis
 
-from ari_conf.common import database_url
 from ari_conf.common.redis_client import connect_in_threads
 from ari_conf.doctor import backlogs
 from ari_conf.doctor.check import DEADLINE, CheckFailed, Doubtful
@@ -23,11 +22,10 @@ MAX_WAIT_MS = 300_000
 
 def database(settings: Settings) -> str:
     """Check that the database is reachable and migrated, and that SQLite is used on one machine only."""
-    url = settings.database_url.get_secret_value()
-    if database_url.is_sqlite(url):
-        _check_one_machine(settings)
     opened = HistoryDatabase(settings)
     try:
+        if opened.is_sqlite:
+            _check_one_machine(settings, opened.file_id)
         if opened.is_sqlite and not opened.file_exists:
             raise Doubtful(f"{opened.shown_url} does not exist yet: the first worker on this machine makes it")
         if not opened.is_migrated():
@@ -42,8 +40,9 @@ def database(settings: Settings) -> str:
         opened.close()
 
 
-def _check_one_machine(settings: Settings) -> None:
-    hosts = _hosts(settings) - {socket.gethostname()}
+def _check_one_machine(settings: Settings, file_id: str) -> None:
+    # Containers of one machine may have names of their own, and share the file.
+    hosts = [host for host, other in _files(settings).items() if other != file_id and host != socket.gethostname()]
     if hosts:
         raise Doubtful(
             f"the history is in a file of this machine (SQLite), and workers run on {', '.join(sorted(hosts))}: each "
@@ -52,13 +51,14 @@ def _check_one_machine(settings: Settings) -> None:
         )
 
 
-def _hosts(settings: Settings) -> set[str]:
-    """Return the machines whose workers write the history; empty if Redis does not respond, which others report."""
+def _files(settings: Settings) -> dict[str, str]:
+    """Return the files of the machines with live workers; empty if Redis does not respond, which others report."""
     client: Any = connect_in_threads(settings.redis_url.get_secret_value(), socket_timeout=DEADLINE)
     try:
-        return {one.host for one in worker_health.read(client, history_inbox.QUEUE) if not one.fault}
+        live = {one.host for one in worker_health.read(client, history_inbox.QUEUE) if not one.fault}
+        return {host: file for host, file in history_inbox.files(client).items() if host in live}
     except (redis.RedisError, OSError):
-        return set()
+        return {}
     finally:
         client.close()
 

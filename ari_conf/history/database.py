@@ -61,6 +61,13 @@ class HistoryDatabase:
         return Path(self._url.database or "").exists()
 
     @property
+    def file_id(self) -> str:
+        """Return what tells SQLite's file from those of other machines; "" without a file."""
+        if not self.is_sqlite or not self.file_exists:
+            return ""
+        return str(Path(self._url.database or "").stat().st_ino)
+
+    @property
     def is_ready(self) -> bool:
         """True once the tables were found to be up to date, until the database fails."""
         return self._is_ready
@@ -121,7 +128,11 @@ class HistoryDatabase:
         file = Path(self._url.database or "")
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            os.close(os.open(file, os.O_CREAT | os.O_RDWR, 0o600))
+            if not file.exists():
+                os.close(os.open(file, os.O_CREAT | os.O_RDWR, 0o600))
+                if os.geteuid() == 0:  # a command of root's, before the services have made it
+                    owner = file.parent.stat()
+                    os.chown(file, owner.st_uid, owner.st_gid)
         except OSError as error:
             raise HistoryUnavailable(
                 f"the file of the history database, {file}, can't be opened ({error.strerror}): make its folder "

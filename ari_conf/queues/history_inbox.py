@@ -28,6 +28,7 @@ QUEUE = queue_names.HISTORY
 INBOX = PREFIX + "history-inbox:"
 UNREADABLE = PREFIX + "history-unreadable:"
 WRITTEN_KEY = PREFIX + "history-entries"
+FILES_KEY = PREFIX + "history-files"
 MAX_UNREADABLE = 1000
 """Maximum entries of an account that are kept although they could not be written, the newest."""
 BATCH, BATCH_BYTES = 500, 2 * 1024 * 1024
@@ -113,6 +114,20 @@ def retry(redis: Redis, auth_id: str) -> int:
         add(redis, auth_id, entry)
         moved += 1
     return moved
+
+
+def report_file(redis: Redis, host: str, file_id: str) -> None:
+    """Record which file of SQLite the workers of a machine write; "": none."""
+    if file_id:
+        redis.hset(FILES_KEY, host, file_id)
+    else:
+        redis.hdel(FILES_KEY, host)
+
+
+def files(redis: Redis) -> dict[str, str]:
+    """Return the file of SQLite that the workers of each machine write, as last reported."""
+    found = cast("dict[bytes, bytes]", redis.hgetall(FILES_KEY))
+    return {host.decode(): file.decode() for host, file in found.items()}
 
 
 def set_written(redis: Redis, auth_id: str, count: int) -> None:

@@ -19,6 +19,8 @@ LEFT = {
     "1 recording": lambda redis: redis.zadd("ari_conf:recording-index:acme:all:", {"r1": 1}),
     "1 dead letter": lambda redis: redis.xadd("ari_conf:callbacks:dead-letters:acme", {"partition": "x", "entry": "x"}),
     "1 delivered callback": lambda redis: redis.lpush("ari_conf:callbacks:delivered:acme", "x"),
+    "1 history entry": lambda redis: redis.hset("ari_conf:history-entries", "acme", 1),
+    "2 history entries": lambda redis: redis.rpush("ari_conf:history-inbox:acme", "x", "y"),
     "1 callback": lambda redis: redis.hset("ari_conf:callbacks:entries", "acme", 1),
 }
 

@@ -7,15 +7,17 @@ from typing import Any, ClassVar
 
 import msgspec
 import pytest
+from pydantic import SecretStr
 from redis import Redis
 
-from ari_conf.administration import audit, purge, removal
+from ari_conf.administration import audit, purge, remains, removal
 from ari_conf.administration.audit import Actor
 from ari_conf.administration.remains import QUEUES
 from ari_conf.core.effects import CommandReply, PostCallback
 from ari_conf.errors import AccountConflict, AccountNotFound, RecordingFailed
+from ari_conf.history import queries
 from ari_conf.ownership.lease import lease_key
-from ari_conf.queues import command_queue, dead_letters, outbox, partitioned_queue
+from ari_conf.queues import command_queue, dead_letters, history_inbox, outbox, partitioned_queue
 from ari_conf.queues.command_queue import CommandMessage
 from ari_conf.queues.partitioned_queue import PartitionedQueue
 from ari_conf.recordings import index, jobs
@@ -23,10 +25,14 @@ from ari_conf.settings import Settings, from_environment
 from ari_conf.store import accounts, removals
 from ari_conf.store.problems import problems_key
 from ari_conf.store.state_store import state_key
+from tests.history.conftest import open_database
+from tests.history.drain import drain
+from tests.history.samples import callback, everything, texts
 from tests.redis import RedisServer
 from tools.reference import redis_keys
 
 ADMIN = Actor("alice", "api")
+HISTORY = texts(callback(auth_id="acme"))[0]
 OTHER = "acme2"
 """Another account, whose auth id begins with that of the removed one."""
 
@@ -35,7 +41,13 @@ class Stage:
     def __init__(self, server: RedisServer) -> None:
         self.redis: Redis = server.client
         self.url = server.url
-        self.settings: Settings = from_environment({"ARI_CONF_REDIS_URL": server.url, "ARI_CONF_COMMAND_DEADLINE": "1"})
+        self.settings: Settings = from_environment(
+            {
+                "ARI_CONF_REDIS_URL": server.url,
+                "ARI_CONF_COMMAND_DEADLINE": "1",
+                "ARI_CONF_DATABASE_URL": f"sqlite:///{server.folder}/history.db",
+            }
+        )
         self.token = accounts.add(self.redis, 1, "acme").token
         accounts.add(self.redis, 1, OTHER)
 
@@ -186,13 +198,13 @@ def test_the_account_signs_until_its_last_callback_is_out(stage: Stage):
         assert removals.signer(stage.redis, "acme") is not None
     queue = PartitionedQueue(stage.redis)
     claimed = queue.claim("w", 1, 1)
-    queue.settle("w", 1, partitioned_queue.ack(claimed, b"{}", 10, 10_000))
+    queue.settle("w", 1, partitioned_queue.ack(claimed, history=HISTORY))
     assert stage.advance() is None
     assert removals.signer(stage.redis, "acme") is None
     # The delivered callback is data: the auth id is not given out again, and it can be purged later.
     kept = stage.removal()
-    assert (kept.phase, kept.left.counted(), kept.record) == ("removed", {"delivered_callbacks": 1}, None)
-    with pytest.raises(AccountConflict, match="was removed already; what is left of it: 1 delivered callback"):
+    assert (kept.phase, kept.left.counted(), kept.record) == ("removed", {"history_entries": 1}, None)
+    with pytest.raises(AccountConflict, match="was removed already; what is left of it: 1 history entry"):
         stage.begin()
     stage.begin(purge=True)
     stage.wait_over()
@@ -401,6 +413,45 @@ def test_an_entry_that_no_place_of_a_queue_has_is_waited_for_and_deleted(stage: 
     while stage.advance() is not None:
         pass
     assert stage.removal() is None and not stage.redis.keys("ari_conf:callbacks:partition:*")
+
+
+def test_a_purge_deletes_the_history_and_no_other_account_s(stage: Stage):
+    database = open_database(stage.settings.database_url.get_secret_value())
+    for auth_id, prefix in (("acme", "a"), (OTHER, "b")):
+        for item in everything(auth_id):
+            ids = {name: f"{prefix}{getattr(item, name)}" for name in IDS if hasattr(item, name)}
+            history_inbox.add(stage.redis, auth_id, texts(msgspec.structs.replace(item, **ids))[0])
+        drain(stage.redis, database, auth_id)
+        history_inbox.add(stage.redis, auth_id, texts(callback(2, auth_id))[0])
+    assert remains.stored(stage.redis, "acme").history_entries == 8
+    stage.begin(purge=True)
+    stage.change(phase="data", record=None)
+    for _ in range(50):
+        if stage.advance() is None:
+            break
+    assert stage.removal() is None and not remains.stored(stage.redis, "acme").counted()
+    assert remains.stored(stage.redis, OTHER).history_entries == 8
+    with database.read() as connection:
+        assert not any(queries.count_all(connection, "acme").values())
+        assert all(queries.count_all(connection, OTHER).values())
+    database.close()
+
+
+def test_a_purge_waits_for_the_database(stage: Stage, monkeypatch: pytest.MonkeyPatch):
+    history_inbox.add(stage.redis, "acme", HISTORY)
+    stage.begin(purge=True)
+    stage.change(phase="data", record=None)
+    away = stage.settings.model_copy(update={"database_url": SecretStr("sqlite:////proc/x/history.db")})
+    with monkeypatch.context() as patched:
+        patched.setattr(stage, "settings", away)
+        assert stage.advance() == removal.KEPT_POLL_MS
+        assert "can't be opened" in stage.removal().error and "ARI_CONF_DATABASE_URL" in stage.removal().error
+    while stage.advance() is not None:
+        pass
+    assert stage.removal() is None
+
+
+IDS = ("call_uuid", "conference_id", "callback_id", "recording_id")
 
 
 def test_the_pattern_of_an_account_s_keys_matches_no_other_s():

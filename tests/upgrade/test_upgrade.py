@@ -110,6 +110,7 @@ class System:
             "ARI_CONF_ASTERISK_NAME": taken["asterisk_name"],
             "ARI_CONF_METRICS_LISTEN": "",
             "ARI_CONF_SOUNDS_FOLDER": str(folder / "sounds"),
+            "ARI_CONF_DATABASE_URL": f"sqlite:///{folder}/history.db",
             "ARI_CONF_ALLOWED_NETWORKS": "127.0.0.0/8",
             "ARI_CONF_WEB_LISTEN": f"127.0.0.1:{self.web_port}",
             "ARI_CONF_S3_ENDPOINT": "http://127.0.0.1:9",  # recordings wait

@@ -410,6 +410,13 @@ HISTORY = (
         "a field until the account is purged",
     ),
     Family(
+        "history-files",
+        "hash",
+        "machine → file of SQLite that its workers write (inode), for `ari-conf doctor`",
+        "workers",
+        "no expiry",
+    ),
+    Family(
         "history-retention-lock",
         "string",
         "lock of the worker that deletes what accounts no longer keep",

@@ -858,7 +858,8 @@ class Conference(msgspec.Struct, Derived, tag=True):
     def _start_ending(self, reason: ExitReason, now: int) -> Outputs:
         if self.ending:
             return []
-        self.ending, self.ended_at, self.end_reason = True, now, reason
+        self.ended_at, self.end_reason = now, reason
+        self.ending = True
         out: Outputs = [*self.shared_playback.stop()]
         out += self._release_name()
         for member in list(self.members.values()):
