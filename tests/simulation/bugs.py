@@ -193,7 +193,6 @@ OF_PROMISES = (
         "next((c for c in registry.conferences.values() if registry.has_name(c) and c.name == element.name), None)", "smooth"),
     Bug("history: what has ended is in it", T, "            if registry.ended:\n", "            if not registry.ended:\n", "cut"),
     Bug("history: everybody who was in is in it", C, "        out += self._archive(member, reason, now)\n", "", "cut"),
-    Bug("history: also what a failed step ends", "abort.py", "return effects + self.archive_ended(now)", "return effects", "broken"),
     Bug("history: talks do not overlap", M, "self.joined_at + (self.talks[-1] if self.talks else 0)", "0", "test_archive"),
     Bug("history: what is said while muted is not heard", M, "        if not self.talking or self.silenced:\n            return []\n        start", "        if not self.talking:\n            return []\n        start", "test_archive"),
     Bug("a conference that is ending is not live", C, "        self.ending = True\n        out: Outputs = [*self.shared",
