@@ -29,7 +29,7 @@ PORT = 5000
 ANSWER_URL = f"http://{BESIDE}:{PORT}/answer"
 DOCUMENT = """<Response><Conference record="%s" recordFileFormat="wav" callbackUrl="%s">room</Conference></Response>"""
 PITCHES = (500, 900, 1300)
-WITHIN_S = 60.0
+WITHIN_S = 180.0
 """Maximum seconds until something has arrived: the machine may be busy."""
 
 
