@@ -16,6 +16,7 @@ from ari_conf.errors import REPORT_HINT, HistoryUnavailable
 from ari_conf.history import deletion, queries
 from ari_conf.history.database import HistoryDatabase
 from ari_conf.queues import history_inbox
+from ari_conf.recordings import library
 from ari_conf.settings import settings
 from ari_conf.store import accounts
 from ari_conf.store.accounts import DAY_MS
@@ -72,6 +73,9 @@ class HistoryRetention:
         if delivered:
             log.info("old callbacks deleted", count=delivered)
         for record in accounts.list_all(self._redis):
+            moved = library.move_older(self._redis, self._database, record.auth_id, now_ms, self._may_continue)
+            if moved:
+                log.info("recordings moved", auth_id=record.auth_id, count=moved)
             if not record.history_days or self._stopping.is_set():
                 continue
             before_ms = now_ms - record.history_days * DAY_MS

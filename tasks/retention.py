@@ -10,14 +10,15 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 from redis import Redis, RedisError
 
 from ari_conf.common.redis_keys import PREFIX
-from ari_conf.errors import REPORT_HINT, RecordingFailed
-from ari_conf.recordings import deletion, index, jobs
+from ari_conf.errors import REPORT_HINT, HistoryUnavailable, RecordingFailed
+from ari_conf.history.database import HistoryDatabase
+from ari_conf.recordings import deletion, index, jobs, library
 from ari_conf.recordings.bucket import Bucket, is_refused
 from ari_conf.recordings.index import StoredRecording
 from ari_conf.settings import settings
@@ -49,6 +50,8 @@ class Expired:
     """Recordings that stay in the index: those that ended later, can't be read, or can't be deleted."""
     refused: int = 0
     reason: str = ""
+    kept: list[str] = field(default_factory=list)
+    """Recordings of the database that S3 refuses to delete."""
 
     def report(self) -> None:
         if self.deleted:
@@ -58,8 +61,8 @@ class Expired:
 
 
 class Retention:
-    def __init__(self, redis: Redis) -> None:
-        self._redis = redis
+    def __init__(self, redis: Redis, database: HistoryDatabase) -> None:
+        self._redis, self._database = redis, database
         self._lock = redis.lock(LOCK_KEY, timeout=LOCK_S, blocking=False, thread_local=False)
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -76,7 +79,7 @@ class Retention:
         while not self._stopping.is_set():
             try:
                 self.delete_expired()
-            except (RecordingFailed, RedisError, OSError) as error:
+            except (RecordingFailed, HistoryUnavailable, RedisError, OSError) as error:
                 log.warning("retention interrupted", reason=str(error), retry_in_s=INTERVAL_S)
             except Exception:
                 log.exception("retention raised", hint=REPORT_HINT)
@@ -100,7 +103,7 @@ class Retention:
     def _delete_in_turns(self, accounts: list[Expired], bucket: Bucket) -> None:
         """Delete one page of each account, then the next, so that an account with very many delays no other."""
         while accounts:
-            accounts = [one for one in accounts if self._delete_page(one, bucket)]
+            accounts = [one for one in accounts if self._delete_page(one, bucket) or self._delete_older(one, bucket)]
 
     def _delete_page(self, expired: Expired, bucket: Bucket) -> bool:
         """Delete one page, and return whether there may be more."""
@@ -115,11 +118,26 @@ class Retention:
                 self._delete(expired, stored, bucket)
         return len(page) == PAGE and expired.refused < MAX_REFUSED
 
+    def _delete_older(self, expired: Expired, bucket: Bucket) -> bool:
+        """Delete one page of what is in the history's database alone, and return whether there may be more."""
+        if not self._redis.hexists(library.MOVED_KEY, expired.auth_id):
+            return False
+        page = library.ended_before(self._database, expired.auth_id, expired.before_ms, PAGE, expired.kept)
+        for stored in page:
+            if self._stopping.is_set():
+                return False
+            self._lock.reacquire()
+            refused = expired.refused
+            self._delete(expired, stored, bucket)
+            if expired.refused > refused:
+                expired.kept.append(stored.recording_id)
+        return len(page) == PAGE and expired.refused < MAX_REFUSED
+
     def _delete(self, expired: Expired, stored: StoredRecording, bucket: Bucket) -> None:
         """Delete a recording, or skip it if S3 refuses that. Raises RecordingFailed if S3 does not respond."""
         callbacks = jobs.deletion_callback(stored, "retention", time.time_ns() // 1_000_000)
         try:
-            expired.deleted += deletion.delete(self._redis, bucket, stored, callbacks)
+            expired.deleted += deletion.delete(self._redis, self._database, bucket, stored, callbacks)
         except RecordingFailed as failure:
             if not is_refused(failure):
                 raise

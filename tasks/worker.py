@@ -325,7 +325,7 @@ class QueueConsumers(bootsteps.StartStopStep):  # type: ignore[misc]
             consumer.start()
         self._retentions = []
         if jobs.STORE_QUEUE in selected:
-            self._retentions.append(Retention(redis_client()))
+            self._retentions.append(Retention(redis_client(), HistoryDatabase(settings())))
         if history_inbox.QUEUE in selected:
             self._retentions.append(HistoryRetention(redis_client(), HistoryDatabase(settings())))
         for retention in self._retentions:

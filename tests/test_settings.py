@@ -139,6 +139,7 @@ def test_a_toml_file_has_typed_values(config):
 @pytest.mark.parametrize("name", sorted(SECRETS))
 def test_each_secret_can_be_in_a_file_of_its_own(name, tmp_path, config):
     value = "redis://u:p@127.0.0.1/0" if name.endswith("_url") else SECRET * 3
+    value = "postgresql://u:p@127.0.0.1/history" if name == "database_url" else value
     file = write(tmp_path / "secret", value + "\n")
     for environment in (
         {f"ARI_CONF_{name.upper()}_FILE": file},

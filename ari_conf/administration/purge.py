@@ -19,9 +19,10 @@ from ari_conf.history import deletion as deletion_of_history
 from ari_conf.history.database import HistoryDatabase
 from ari_conf.queues import history_inbox, outbox, partitioned_queue
 from ari_conf.queues.partitioned_queue import prefix
-from ari_conf.recordings import deletion, index, jobs
+from ari_conf.recordings import index, jobs, library
 from ari_conf.recordings.bucket import FOLDER, Bucket
 from ari_conf.recordings.jobs import QUEUES
+from ari_conf.recordings.sidecar import sidecar_key
 
 BATCH = 20
 """Recordings that are deleted before the progress is reported."""
@@ -64,7 +65,8 @@ def delete_recordings(redis: Redis, bucket: Bucket, auth_id: str) -> bool:
         text = cast("bytes | None", redis.get(index.key(recording_id)))
         stored = index.decode(text) if text else None
         if stored is not None and stored.auth_id == auth_id:
-            deletion.delete(redis, bucket, stored)
+            bucket.delete(stored.key, sidecar_key(stored))
+            jobs.remove(redis, stored)
         else:
             # Another version wrote it; its files are found by their prefix.
             pipe: Any = redis.pipeline(transaction=True)
@@ -89,6 +91,7 @@ def delete_history(redis: Redis, database: HistoryDatabase, auth_id: str, may_co
     if has_tables and not deletion_of_history.delete_account(database, auth_id, may_continue):
         return False
     history_inbox.set_written(redis, auth_id, 0)
+    redis.hdel(library.MOVED_KEY, auth_id)
     return True
 
 

@@ -10,7 +10,7 @@ from redis import Redis
 from ari_conf.common.redis_keys import PREFIX
 from ari_conf.queues import history_inbox, outbox
 from ari_conf.queues.partitioned_queue import prefix
-from ari_conf.recordings import index
+from ari_conf.recordings import library
 from ari_conf.recordings.jobs import QUEUES
 from ari_conf.store.live_state import LiveCount, count_live
 from ari_conf.store.problems import problems_key
@@ -38,7 +38,7 @@ def stored(redis: Redis, auth_id: str) -> Remains:
     entries, delivered, problems, written, waiting, unreadable, *dead_letters = pipe.execute()
     return Remains(
         callbacks=int(entries or 0),
-        recordings=index.search(redis, auth_id, limit=0)[0],
+        recordings=library.count(redis, auth_id),
         recording_jobs=sum(len(outbox.partitions_of(redis, queue, auth_id)) for queue in QUEUES[1:]),
         delivered_callbacks=delivered,
         dead_letters=sum(dead_letters),

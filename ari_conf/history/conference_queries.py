@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Row, func, literal, or_, select, union_all
 
-from ari_conf.history.queries import MAX_COUNTED
+from ari_conf.history.queries import MAX_COUNTED, unindexed, unindexed_number
 from ari_conf.history.tables import callbacks, conferences, memberships, problems, recordings
 
 MAX_PROBLEMS = 200
@@ -156,8 +156,9 @@ def _problem_counts(connection: Connection, auth_id: str, ids: Sequence[str]) ->
     m, p = memberships.c, problems.c
     counted = (
         select(m.conference_id, func.count(p.problem_id.distinct()))
-        .join_from(memberships, problems, p.call_uuid == m.call_uuid)
-        .where(m.conference_id.in_(ids), p.auth_id == auth_id)
+        # The conferences' members come first, and then the problems of each by its index.
+        .join_from(memberships, problems, p.call_uuid == unindexed(m.call_uuid))
+        .where(m.conference_id.in_(ids), unindexed(m.auth_id) == auth_id, p.auth_id == auth_id)
         .group_by(m.conference_id)
     )
     return {row[0]: row[1] for row in connection.execute(counted)}
@@ -175,13 +176,13 @@ def list_members(
 ) -> Sequence[Row[Any]]:
     """Return some of the members of a conference, by the time of joining: rows of `tables.memberships`."""
     m = memberships.c
-    own = select(memberships).where(m.conference_id == conference_id, m.auth_id == auth_id)
+    own = select(memberships).where(m.conference_id == conference_id, unindexed(m.auth_id) == auth_id)
     return connection.execute(own.order_by(m.joined_ms, m.member_id).limit(limit).offset(offset)).all()
 
 
 def list_problems(connection: Connection, auth_id: str, conference_id: str) -> Sequence[Row[Any]]:
     """Return the problems of the calls that were in the conference, by time: rows of `tables.problems`."""
     m, p = memberships.c, problems.c
-    own_calls = select(m.call_uuid).where(m.conference_id == conference_id)
+    own_calls = select(m.call_uuid).where(m.conference_id == conference_id, unindexed(m.auth_id) == auth_id)
     found = select(problems).where(p.auth_id == auth_id, p.call_uuid.in_(own_calls))
-    return connection.execute(found.order_by(p.at_ms, p.problem_id).limit(MAX_PROBLEMS)).all()
+    return connection.execute(found.order_by(unindexed_number(p.at_ms), p.problem_id).limit(MAX_PROBLEMS)).all()

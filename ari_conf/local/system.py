@@ -24,7 +24,7 @@ from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import IO
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from redis import RedisError
 
@@ -301,6 +301,7 @@ class LocalSystem:
             "METRICS_LISTEN": f"127.0.0.1:{self._port(8091)}",
             "DOCUMENTS": str(bundled_folder("documents")),
             "SOUNDS_FOLDER": str(self.folder / "asterisk" / "cache"),
+            "DATABASE_URL": f"sqlite:///{quote(str(self.folder))}/history.db",
         }
         values["PUBLIC_URL"] = f"http://{values['WEB_LISTEN']}"
         if "redis" in self.components:

@@ -92,6 +92,28 @@ def search(
     return total, [stored for one in kept if one and (stored := decode(one))]
 
 
+def matching(
+    redis: Redis, auth_id: str, *, by: Mapping[str, str] = {}, since_ms: float, until_ms: float
+) -> list[tuple[str, float]]:
+    """Return (id, start) of all recordings that match, the latest first."""
+    client: Any = redis
+    sets = [_index_key(auth_id, kind, value) for kind, value in by.items()] or [all_key(auth_id)]
+    if len(sets) == 1:
+        found = client.zrevrangebyscore(sets[0], until_ms, since_ms, withscores=True)
+    else:
+        both = client.zinter(sets, aggregate="MAX", withscores=True)
+        found = [(id, start_ms) for id, start_ms in reversed(both) if since_ms <= start_ms <= until_ms]
+    return [(id.decode(), start_ms) for id, start_ms in found]
+
+
+def texts(redis: Redis, ids: list[str]) -> dict[str, bytes]:
+    """Return the recordings with these ids, as JSON; those that do not exist are left out."""
+    if not ids:
+        return {}
+    kept = cast("list[bytes | None]", redis.mget([key(id) for id in ids]))
+    return {id: text for id, text in zip(ids, kept, strict=True) if text}
+
+
 def started_before(
     redis: Redis, auth_id: str, before_ms: int, *, offset: int = 0, limit: int = 100
 ) -> list[StoredRecording | None]:

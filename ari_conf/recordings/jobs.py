@@ -233,7 +233,7 @@ def add(
             partitioned_queue.enqueue(pipe, callbacks)
         if transcription:
             partitioned_queue.enqueue(pipe, [transcription], TRANSCRIPTION_QUEUE)
-        history_inbox.add(pipe, stored.auth_id, _history_entry(stored))
+        history_inbox.add(pipe, stored.auth_id, history_entry(stored))
         pipe.delete(_notes_key(stored.recording_id))
         return True
 
@@ -242,7 +242,7 @@ def add(
     )
 
 
-def _history_entry(stored: StoredRecording) -> bytes:
+def history_entry(stored: StoredRecording) -> bytes:
     """Return what the history keeps of a recording."""
     item = entries.RecordingStored(
         recording_id=stored.recording_id,
@@ -301,7 +301,7 @@ def save_transcript_state(
             return None if known is None else False
         changed = msgspec.structs.replace(known, transcript=state)
         pipe.set(key, msgspec.json.encode(changed))
-        history_inbox.add(pipe, changed.auth_id, _history_entry(changed))
+        history_inbox.add(pipe, changed.auth_id, history_entry(changed))
         if callbacks:
             partitioned_queue.enqueue(pipe, callbacks)
         return True
@@ -324,11 +324,32 @@ def remove(redis: Redis, stored: StoredRecording, callbacks: list[tuple[str, byt
             pipe.zrem(index, stored.recording_id)
         pipe.delete(key)
         forget_progress(pipe, stored.recording_id)
-        item = entries.RecordingDeleted(stored.recording_id, stored.auth_id)
-        history_inbox.add(pipe, stored.auth_id, entries.encode(entries.Entry(stored.stored_ms, item)))
+        if is_there:
+            item = entries.RecordingDeleted(stored.recording_id, stored.auth_id)
+            history_inbox.add(pipe, stored.auth_id, entries.encode(entries.Entry(stored.stored_ms, item)))
         if is_there and callbacks:
             partitioned_queue.enqueue(pipe, callbacks)
         return is_there
+
+    return bool(cast(Any, redis).transaction(transaction, key, value_from_callable=True))
+
+
+def move(redis: Redis, stored: StoredRecording, counter: str) -> bool:
+    """Remove a recording from the index, because the history's database has it; count it in the hash `counter`.
+
+    Return False, and change nothing, if it has changed in the meantime."""
+    key = recording_index.key(stored.recording_id)
+
+    def transaction(pipe: Any) -> bool:
+        found = pipe.get(key)
+        is_same = found is not None and recording_index.decode(found) == stored
+        pipe.multi()
+        if is_same:
+            for index in recording_index.keys(stored):
+                pipe.zrem(index, stored.recording_id)
+            pipe.delete(key)
+            pipe.hincrby(counter, stored.auth_id, 1)
+        return is_same
 
     return bool(cast(Any, redis).transaction(transaction, key, value_from_callable=True))
 

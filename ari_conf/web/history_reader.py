@@ -27,6 +27,10 @@ async def read_history(
     resources = client.resources
 
     def work() -> T:
+        if not resources.history.is_ready and resources.history.revision() is None:
+            # Otherwise a new system would answer 503 until its first call has ended.
+            # Workers alone migrate the tables of an older release.
+            resources.history.migrate()
         with bounded(resources.history, QUERY_S) as connection:
             return read(connection, *args, **kwargs)
 

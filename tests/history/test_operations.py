@@ -1,4 +1,4 @@
-"""What operators use: the doctor's checks, the commands, and retention by account."""
+"""Tools of operators: the doctor's checks, the commands, and retention by account."""
 
 from __future__ import annotations
 

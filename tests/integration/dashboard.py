@@ -22,7 +22,7 @@ Look = Literal["light", "dark", "phone"]
 SIZES: dict[Look, tuple[int, int]] = {"light": (1280, 800), "dark": (1280, 800), "phone": (375, 740)}
 SOON_MS = 20_000
 """Timeout where no promise is checked: a busy machine is slow."""
-VIEWS = ("live", "recordings", "callbacks", "problems")
+VIEWS = ("live", "history", "recordings", "callbacks", "problems")
 
 
 @asynccontextmanager

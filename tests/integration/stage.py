@@ -47,7 +47,7 @@ GAP_MS = 100.0
 """The longest pause in somebody's voice that nobody notices."""
 KEPT = re.compile(
     r"ari_conf:(accounts$|owner:|lease:|clock:|standby:|problems:|last-batch:|state:|state-version$|recording|commands|repl|idempotency:"
-    r"|(admin-)?sessions?|removals$|audit$|auth-failures:|api-rate:|unknown-accounts$|celery:|transcribers$"
+    r"|history-(entries|files)$|(admin-)?sessions?|removals$|audit$|auth-failures:|api-rate:|unknown-accounts$|celery:|transcribers$"
     rf"|({'|'.join(queue_names.ALL)}):(counts|threads|workers|health|dead-letters:.*|delivered:.*)$)"
 )
 """Keys that stay in Redis: accounts, their problems and recordings; workers; for a while, the replies of commands and

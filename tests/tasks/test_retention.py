@@ -13,7 +13,8 @@ from structlog.testing import capture_logs
 
 from ari_conf import settings as settings_module
 from ari_conf.errors import RecordingFailed
-from ari_conf.recordings import index, jobs
+from ari_conf.history.database import HistoryDatabase
+from ari_conf.recordings import index, jobs, library
 from ari_conf.recordings.bucket import Bucket
 from ari_conf.recordings.index import StoredRecording
 from ari_conf.recordings.sidecar import object_key
@@ -37,7 +38,9 @@ class Shelf:
     def __init__(self, redis_server: RedisServer, variables: dict[str, str], url: str = "http://127.0.0.1:9") -> None:
         self.server, self.redis, self.url = redis_server, redis_server.client, url
         self.variables = {"ARI_CONF_REDIS_URL": redis_server.url, "ARI_CONF_S3_DEADLINE": "2"} | variables
+        self.variables |= {"ARI_CONF_DATABASE_URL": f"sqlite:///{redis_server.folder}/history.db"}
         self.bucket = Bucket(from_environment(self.variables))
+        self.database = HistoryDatabase(from_environment(self.variables))
         for auth_id, days in (("MA1", 7), ("MA2", 1), ("forever", 0)):
             accounts.add(self.redis, 1, auth_id, recordings_days=days)
 
@@ -74,13 +77,22 @@ class Shelf:
     def is_gone(self, stored: StoredRecording) -> bool:
         """Return whether the recording is gone; it must not be there in part."""
         parts = {
-            "record": bool(self.redis.exists(index.key(stored.recording_id))),
-            "index": any(self.redis.zscore(key, stored.recording_id) is not None for key in index.keys(stored)),
+            "record": self._is_known(stored),
+            "index": any(self.redis.zscore(key, stored.recording_id) is not None for key in index.keys(stored))
+            or (self._is_known(stored) and not self.redis.exists(index.key(stored.recording_id))),
             "sidecar": self.bucket.get_json(beside(stored)) is not None,
             "file": self._has_file(stored.key),
         }
         assert len(set(parts.values())) == 1, parts
         return not any(parts.values())
+
+    def _is_known(self, stored: StoredRecording) -> bool:
+        """Return whether the recording is in Redis, or in the history alone."""
+        if self.redis.exists(index.key(stored.recording_id)) or not self.redis.hexists(
+            library.MOVED_KEY, stored.auth_id
+        ):
+            return bool(self.redis.exists(index.key(stored.recording_id)))
+        return library.get(self.redis, self.database, stored.recording_id) is not None
 
     def _has_file(self, key: str) -> bool:
         try:
@@ -123,7 +135,7 @@ def test_expired_recordings_are_deleted_and_no_others(shelf: Shelf, monkeypatch:
     kept = [shelf.put("long", "MA1", 6.9, hours=26), shelf.put("young", "MA1", 6.9), shelf.put("mine", "forever", 999)]
     shelf.redis.zadd("ari_conf:recording-index:MA1:all:", {"without record": 1})
     with capture_logs() as logged:
-        Retention(shelf.redis).delete_expired()
+        Retention(shelf.redis, shelf.database).delete_expired()
     assert all(shelf.is_gone(one) for one in expired) and not any(shelf.is_gone(one) for one in kept)
     assert shelf.queued() == sorted(one.recording_id for one in expired)
     counts = {line["auth_id"]: line["count"] for line in logged if line["event"] == "expired recordings deleted"}
@@ -134,7 +146,7 @@ def test_expired_recordings_are_deleted_and_no_others(shelf: Shelf, monkeypatch:
 def test_the_callback_says_what_was_deleted(shelf: Shelf) -> None:
     by_document, by_api = shelf.put("a", "MA1", 8), shelf.put("b", "MA1", 8, call_uuid="")
     shelf.put("without a URL", "MA1", 8, callback=None)
-    Retention(shelf.redis).delete_expired()
+    Retention(shelf.redis, shelf.database).delete_expired()
     keys = shelf.redis.scan_iter("ari_conf:callbacks:partition:*")
     entries = [msgspec.json.decode(entry) for key in keys for entry in shelf.redis.lrange(key, 0, -1)]
     assert {(entry["url"], entry["method"], entry["auth_id"]) for entry in entries} == {
@@ -171,10 +183,10 @@ def test_one_worker_at_a_time_deletes(shelf: Shelf) -> None:
     expired = shelf.put("old", "MA1", 8)
     other = shelf.redis.lock(LOCK_KEY, timeout=LOCK_S)
     assert other.acquire()
-    Retention(shelf.redis).delete_expired()
+    Retention(shelf.redis, shelf.database).delete_expired()
     assert not shelf.is_gone(expired)
     other.release()
-    Retention(shelf.redis).delete_expired()
+    Retention(shelf.redis, shelf.database).delete_expired()
     assert shelf.is_gone(expired)
 
 
@@ -182,10 +194,10 @@ def test_a_bucket_that_does_not_respond_delays_and_loses_nothing(shelf: Shelf, s
     expired = shelf.put("old", "MA1", 8)
     strict.is_away = True
     with pytest.raises(RecordingFailed):
-        Retention(shelf.redis).delete_expired()
+        Retention(shelf.redis, shelf.database).delete_expired()
     strict.is_away = False
     assert not shelf.is_gone(expired) and shelf.queued() == [] and not shelf.redis.exists(LOCK_KEY)
-    Retention(shelf.redis).delete_expired()
+    Retention(shelf.redis, shelf.database).delete_expired()
     assert shelf.is_gone(expired) and shelf.queued() == ["old"]
 
 
@@ -198,7 +210,7 @@ def test_what_the_bucket_refuses_to_delete_stays_and_is_reported(
     strict.allowed = LEAST - {"DeleteObject"}
     strict.asked.clear()
     with capture_logs() as logged:
-        Retention(shelf.redis).delete_expired()
+        Retention(shelf.redis, shelf.database).delete_expired()
     (line,) = [line for line in logged if line["event"] == "expired recordings not deleted"]
     assert line["count"] == 4 and "AccessDenied" in line["reason"], "it ends after the page in which 3 were refused"
     assert sum(asked.startswith("DELETE") for asked in strict.asked) == 4
@@ -211,7 +223,7 @@ def test_a_deletion_that_was_interrupted_is_repeated_and_reported_once(shelf: Sh
     shelf.bucket.delete(half.key, beside(half))
     assert jobs.remove(shelf.redis, whole, jobs.deletion_callback(whole, "retention", 1))
     assert not jobs.remove(shelf.redis, whole, jobs.deletion_callback(whole, "retention", 1))
-    Retention(shelf.redis).delete_expired()
+    Retention(shelf.redis, shelf.database).delete_expired()
     assert shelf.is_gone(half) and shelf.queued() == ["half", "whole"]
 
 
@@ -253,7 +265,7 @@ def test_a_killed_worker_is_replaced_and_each_callback_comes_once(
 
 def test_a_stopping_worker_stops_deleting(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     expired = [shelf.put(f"old{n}", "MA1", 8) for n in range(3)]
-    job, deleted = Retention(shelf.redis), threading.Event()
+    job, deleted = Retention(shelf.redis, shelf.database), threading.Event()
     remove = jobs.remove
 
     def remove_and_stop(*arguments: object) -> bool:

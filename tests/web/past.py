@@ -117,7 +117,7 @@ class Past:
             created_ms=NOW_MS,
             settled_ms=NOW_MS,
             attempts=1,
-            document="{}",
+            document=json.dumps({"url": "http://ann:secret@example.com/events", "method": "POST", "params": []}),
         )
 
     def problem(self, problem_id: str, call_uuid: str, auth_id: str = "A", **values: Any) -> None:

@@ -147,6 +147,13 @@ def test_one_conference_has_its_members_on_a_timeline(api: Api, two: Past):
     (recording,) = found["recordings"]
     assert (recording["recording_id"], recording["start_ms"], recording["duration_ms"]) == ("r1", 60_000, 30_000)
     assert [one["text"] for one in found["problems"]] == ["problem p1"]
+    assert sorted(one["state"] for one in found["deliveries"]) == ["dead", "delivered", "delivered"]
+    delivery = found["deliveries"][0]
+    assert (delivery["event"], delivery["url"], delivery["attempts"]) == (
+        "ConferenceEnter",
+        "http://***@example.com/events",
+        1,
+    )
 
 
 def test_a_conference_without_members_in_common_time(api: Api, past: Past):

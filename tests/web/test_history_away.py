@@ -15,6 +15,7 @@ import pytest
 
 from ari_conf.errors import HistoryTooSlow
 from ari_conf.history import bounded_queries, queries
+from ari_conf.history import database as databases
 from ari_conf.history.database import HistoryDatabase
 from ari_conf.settings import from_environment
 from ari_conf.web import history_reader
@@ -97,10 +98,19 @@ class TestAFileThatCanNotBeMade:
         lives_on(api, owner)
 
 
-def test_tables_that_do_not_exist_yet(api: Api, served: Served):
-    """As soon as a worker has made them, the same process reads them."""
-    assert api.get("Call/").status == 503
+def test_a_new_system_has_an_empty_history(api: Api, served: Served):
+    assert api.get("Call/").json["objects"] == api.get("ConferenceHistory/").json["objects"] == []
     Past(served.settings).call("u1")
+    assert api.get("Call/").json["meta"]["total_count"] == 1
+
+
+def test_tables_of_an_older_release(api: Api, served: Served, monkeypatch: pytest.MonkeyPatch):
+    """As soon as a worker has migrated them, the same process reads them."""
+    Past(served.settings).call("u1")
+    monkeypatch.setattr(databases, "head_revision", lambda: "of the next release")
+    response = api.get("Call/")
+    assert (response.status, response.json["error"]) == (503, SENTENCE)
+    monkeypatch.undo()
     assert api.get("Call/").json["meta"]["total_count"] == 1
 
 

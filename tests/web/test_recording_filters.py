@@ -53,6 +53,14 @@ def test_described_times_are_accepted(day: str, time: str) -> None:
     assert Filters.model_validate({"add_time": text}).add_time is not None
 
 
+@pytest.mark.parametrize("text", ["\u200b", " ", " \u2060\u00ad", "\u202e"])
+def test_a_name_that_nobody_can_see_does_not_list_everything(text: str) -> None:
+    with pytest.raises(ValidationError, match="has only invisible characters"):
+        Filters.model_validate({"conference_name": text})
+    assert Filters.model_validate({"conference_name": f"a{text}b"}).index_terms["name"] != ""
+    assert Filters.model_validate({"conference_name": ""}).index_terms == {}
+
+
 @pytest.mark.parametrize("text", ["2026-02-30 10:00", "2026-13-01 10:00", "2026-04-31 10:00", "2026-01-01 24:00"])
 def test_times_that_do_not_exist_are_not_described(text: str) -> None:
     assert not re.search(TIME_SCHEMA["pattern"], text)

@@ -518,6 +518,10 @@ EVENTS: dict[str, tuple[str, str]] = {
         "Rows of an account (`count`) were deleted, because they are older than its `history_days`.",
         NOTHING,
     ),
+    "recordings moved": (
+        "Recordings of an account (`count`) were removed from Redis' index, because the database has them.",
+        NOTHING,
+    ),
     "history retention interrupted": (
         "The database of the history or Redis does not respond, so that expired rows remain. It is tried again after "
         "`retry_in_s`.",

@@ -410,6 +410,13 @@ HISTORY = (
         "a field until the account is purged",
     ),
     Family(
+        "recordings-in-history",
+        "hash",
+        "account → number of recordings that are in the history's database alone",
+        "workers, web process",
+        "a field until there are none",
+    ),
+    Family(
         "history-files",
         "hash",
         "machine → file of SQLite that its workers write (inode), for `ari-conf doctor`",

@@ -6,4 +6,6 @@
 
 local history = require('ari_conf.queues.scripts.history')
 
-history.add(ARGV[1], ARGV[2])
+local account, entry = ARGV[1], ARGV[2]
+
+history.add(account, entry)

@@ -13,6 +13,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
 from sqlalchemy import Connection, Row
 
+from ari_conf.core.elements import without_login
 from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.history import conference_queries, queries
 from ari_conf.history.conference_queries import ConferenceQuery, Summary
@@ -36,6 +37,8 @@ router = APIRouter()
 MAX_UUID_CHARS = 100
 MAX_MEMBERS = 1000
 """Maximum members of one conference in a reply; the CSV file has more."""
+MAX_DELIVERIES = 200
+"""Maximum callbacks that are listed for one conference, the latest."""
 MAX_LIMIT = 100
 LIST_COLUMNS = (
     "conference_uuid",
@@ -183,6 +186,17 @@ class PastRecordingModel(BaseModel):
     duration_ms: int
 
 
+class DeliveryModel(BaseModel):
+    state: Literal["delivered", "dead"]
+    event: str
+    call_uuid: str
+    url: str
+    method: str
+    time: str
+    settled_time: str
+    attempts: int
+
+
 class PastProblemModel(BaseModel):
     time: str
     call_uuid: str
@@ -195,6 +209,7 @@ class HistoryResponse(EndedConferenceModel, m.ApiResponse):
     duration_ms: int
     members: list[PastMemberModel]
     recordings: list[PastRecordingModel]
+    deliveries: list[DeliveryModel]
     problems: list[PastProblemModel]
 
 
@@ -342,6 +357,7 @@ def _read_details(connection: Connection, auth_id: str, conference_id: str) -> d
         "duration_ms": found.conference.ended_ms - start_ms,
         "members": [_member_json(row, start_ms, talks[row.member_id]) for row in found.members[:MAX_MEMBERS]],
         "recordings": [_recording_json(row, start_ms) for row in found.recordings],
+        "deliveries": _deliveries(connection, auth_id, conference_id),
         "problems": [
             _problem_json(row) for row in conference_queries.list_problems(connection, auth_id, conference_id)
         ],
@@ -416,6 +432,33 @@ def _recording_json(row: Row[Any], start_ms: int) -> dict[str, Any]:
         "start_ms": stored.start_ms - start_ms,
         "duration_ms": stored.duration_ms,
     }
+
+
+def _deliveries(connection: Connection, auth_id: str, conference_id: str) -> list[dict[str, Any]]:
+    """Return the latest callbacks of the conference with their outcome, in the order of these."""
+    found = queries.list_callbacks(connection, auth_id, conference_id=conference_id, limit=MAX_DELIVERIES).rows
+    return [_delivery_json(row) for row in reversed(found)]
+
+
+def _delivery_json(row: Row[Any]) -> dict[str, Any]:
+    sent = msgspec.json.decode(row.document, type=_SentTo)
+    return {
+        "state": row.outcome,
+        "event": row.event,
+        "call_uuid": row.call_uuid,
+        "url": without_login(sent.url),
+        "method": sent.method,
+        "time": format_time(row.created_ms),
+        "settled_time": format_time(row.settled_ms),
+        "attempts": row.attempts,
+    }
+
+
+class _SentTo(msgspec.Struct):
+    """Part of the `queues.outbox.CallbackEntry` that the history keeps."""
+
+    url: str = ""
+    method: str = ""
 
 
 def _problem_json(row: Row[Any]) -> dict[str, Any]:

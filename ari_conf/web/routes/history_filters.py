@@ -7,9 +7,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
-from ari_conf.common.safe_text import one_spelling
 from ari_conf.store.accounts import DAY_MS
-from ari_conf.web.routes.recording_filters import TIME_SCHEMA, parse_time
+from ari_conf.web.routes.recording_filters import TIME_SCHEMA, check_visible, parse_time
 
 MAX_OFFSET = 100_000
 """Maximum offset of a page: the database counts up to it."""
@@ -22,19 +21,9 @@ def none_if_empty(value: Any) -> Any:
     return None if value in ("", None) else value
 
 
-def _check_visible(text: str) -> str:
-    """Return the text in its one spelling. Raises ValueError for a text without a visible character.
-
-    Such a text would become the empty one, which matches everything."""
-    found = one_spelling(text)
-    if text and not found:
-        raise ValueError("has only invisible characters; expected a text, or nothing")
-    return found
-
-
 def _check_number(text: str) -> str:
     """Return a part of a number as numbers are stored: without the plus sign, spaces and hyphens that people write."""
-    found = _check_visible(text)
+    found = check_visible(text)
     if found and ":" not in found and "@" not in found:
         found = found.translate({ord(sign): None for sign in "+ -()./"})
         if not found:
@@ -45,7 +34,7 @@ def _check_number(text: str) -> str:
 VisibleText = Annotated[
     str,
     Field(max_length=200),
-    AfterValidator(_check_visible),
+    AfterValidator(check_visible),
     # Schemathesis and other clients make values from this pattern.
     WithJsonSchema({"type": "string", "maxLength": 200, "pattern": r"^[ -~]*[!-~][ -~]*$|^$"}),
 ]

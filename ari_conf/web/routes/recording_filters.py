@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from ari_conf.common.safe_text import one_spelling
 from ari_conf.store.accounts import DAY_MS
@@ -38,6 +38,16 @@ TIME_SCHEMA = {"type": "string", "pattern": f"^(19|20)[0-9]{{2}}-{_DAY_OF_YEAR} 
 Time = Annotated[int | None, BeforeValidator(parse_time), WithJsonSchema(TIME_SCHEMA)]
 
 
+def check_visible(text: str) -> str:
+    """Return the text in its one spelling. Raises ValueError for a text without a visible character.
+
+    Such a text would become the empty one, which matches everything."""
+    found = one_spelling(text)
+    if text and not found:
+        raise ValueError("has only invisible characters; expected a text, or nothing")
+    return found
+
+
 def _none_if_empty(value: Any) -> Any:
     return None if value in ("", None) else value
 
@@ -48,12 +58,15 @@ Days = Annotated[
 ]
 
 
+VISIBLE_SCHEMA = {"type": "string", "pattern": r"^([ -~]*[!-~][ -~]*)?$"}
+
+
 class Filters(m.ApiRequest):
     """Filters for recordings. A recording must match all that are given."""
 
     limit: Annotated[int, Field(ge=1, le=20)] = 20
     offset: Annotated[int, Field(ge=0, le=1_000_000)] = 0
-    conference_name: str = ""
+    conference_name: Annotated[str, AfterValidator(check_visible), WithJsonSchema(VISIBLE_SCHEMA)] = ""
     conference_uuid: str = ""
     call_uuid: str = ""
     from_number: str = ""
@@ -80,7 +93,7 @@ class Filters(m.ApiRequest):
     @property
     def index_terms(self) -> dict[str, str]:
         given = {
-            "name": one_spelling(self.conference_name),
+            "name": self.conference_name,
             "uuid": self.conference_uuid,
             "call": self.call_uuid,
             "from": self.from_number,

@@ -11,7 +11,7 @@ from fastapi.responses import RedirectResponse, Response
 from fastapi.security import HTTPBasicCredentials
 
 from ari_conf.errors import RecordingFailed
-from ari_conf.recordings import deletion, index, jobs
+from ari_conf.recordings import deletion, index, jobs, library
 from ari_conf.recordings.bucket import Bucket
 from ari_conf.recordings.index import StoredRecording
 from ari_conf.store import accounts
@@ -95,11 +95,13 @@ async def _look_up(
 ) -> tuple[StoredRecording | None, AccountRecord | None]:
     redis: Any = resources.redis
     key = index.key(recording_id[:MAX_ID_CHARS])
-    stored, account = await redis.pipeline(transaction=False).get(key).hget(accounts.KEY, auth_id).execute()
-    return (
-        index.decode(stored) if stored else None,
-        accounts.decode(account) if account else None,
-    )
+    text, account = await redis.pipeline(transaction=False).get(key).hget(accounts.KEY, auth_id).execute()
+    stored = index.decode(text) if text else None
+    if stored is None and account and await redis.hexists(library.MOVED_KEY, auth_id):
+        stored = await resources.history_reads.run(
+            auth_id, library.get, resources.sync_redis, resources.history, recording_id[:MAX_ID_CHARS]
+        )
+    return stored, accounts.decode(account) if account else None
 
 
 @router.api_route("/Recording/{recording_id}.mp3/", methods=["GET", "HEAD"], include_in_schema=False)
@@ -134,10 +136,11 @@ async def list_recordings(
     async def work() -> ApiResult:
         now = await now_ms(client.resources.redis)
         since_ms, until_ms = body.start_range(now / 1000)
-        total, found = await client.resources.reads.run(
+        total, found = await client.resources.history_reads.run(
             client.auth_id,
-            index.search,
+            library.search,
             client.resources.sync_redis,
+            client.resources.history,
             client.auth_id,
             by=body.index_terms,
             since_ms=since_ms,
@@ -195,15 +198,19 @@ async def delete_recording(
 
 async def own_recording(client: ApiClient, recording_id: str) -> StoredRecording:
     """Return a recording of the API client's account. Raises ApiError 404 if the account has no such recording."""
-    reads, redis = client.resources.reads, client.resources.sync_redis
-    stored = await reads.run(client.auth_id, jobs.get, redis, recording_id[:MAX_ID_CHARS])
+    resources, recording_id = client.resources, recording_id[:MAX_ID_CHARS]
+    stored = await resources.reads.run(client.auth_id, jobs.get, resources.sync_redis, recording_id)
+    if stored is None and await resources.redis.hexists(library.MOVED_KEY, client.auth_id):
+        stored = await resources.history_reads.run(
+            client.auth_id, library.get, resources.sync_redis, resources.history, recording_id
+        )
     if stored is None or stored.auth_id != client.auth_id:
         raise ApiError(404, "recording not found")
     return stored
 
 
 def _delete(resources: Resources, stored: StoredRecording) -> None:
-    deletion.delete(resources.sync_redis, Bucket(resources.settings), stored)
+    deletion.delete(resources.sync_redis, resources.history, Bucket(resources.settings), stored)
 
 
 def recording_json(one: StoredRecording, now_ms: int) -> dict[str, Any]:

@@ -48,8 +48,9 @@ function Callbacks({ conference }) {
   const { delivered, dead } = conference.callbacks;
   return html`<section class="section" aria-labelledby="its-callbacks">
     <div class="heading"><h2 id="its-callbacks">Callbacks</h2></div>
+    ${!delivered && !dead && html`<p class="hint">None: the conference had none, or they are no longer kept.</p>`}
     <p class="tags">
-      <span class="tag good">${icon("check")}${delivered} delivered</span>
+      ${delivered > 0 && html`<span class="tag good">${icon("check")}${delivered} delivered</span>`}
       ${dead > 0 && html`<span class="tag bad">${count(dead, "dead letter")}</span>`}
     </p>
     <p class="hint"><a href=${`#/callbacks/${encodeURIComponent(conference.conference_uuid)}`}>Callbacks of this conference</a>, with each attempt</p>
