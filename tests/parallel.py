@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 LONG = (
-    "tests/chaos", "tests/bench", "tests/tasks", "tests/integration", "tests/test_wheel.py", "tests/test_lint.py",
-    "tests/simulation",
+    "tests/chaos", "tests/bench", "tests/tasks", "tests/integration", "tests/deb", "tests/test_wheel.py",
+    "tests/test_lint.py", "tests/simulation",
 )  # fmt: skip
 """Paths that start first, the slowest at the front: if a slow file starts last, all processes wait for it."""
 

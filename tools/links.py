@@ -3,7 +3,7 @@
     python -m tools.links
 
 It prints `file:line: link: problem` for each broken link and exits with status 1 if it has any. Pages in docs/ link to
-files in docs/ only, since the site (zensical.toml) consists of them; they name other files as code.
+files in docs/ only, since the site (mkdocs.yml) consists of them; they name other files as code.
 """
 
 from __future__ import annotations

@@ -20,6 +20,11 @@ from ari_conf.ownership import asterisk_identity, lease, owner_mark
 from ari_conf.recordings.bucket import DENIED, FOLDER, Bucket, code_of
 from ari_conf.settings import Settings
 
+OF_THE_BUCKET = {"s3_bucket", "s3_endpoint", "s3_access_key", "s3_secret_key"}
+NO_BUCKET = (
+    "none is configured, so recordings wait in Asterisk's folder: set ARI_CONF_S3_BUCKET, ARI_CONF_S3_ACCESS_KEY and "
+    "ARI_CONF_S3_SECRET_KEY (docs/operations/object-storage.md)"
+)
 _WRITE_TRIAL = lua.load("ari_conf.doctor.scripts.write_trial")
 
 
@@ -151,6 +156,8 @@ def bucket(settings: Settings) -> str:
         try:
             step()
         except RecordingFailed as failure:
+            if isinstance(failure.__cause__, NoCredentialsError) and not settings.model_fields_set & OF_THE_BUCKET:
+                raise Doubtful(NO_BUCKET) from None
             raise CheckFailed(_describe_refusal(failure, permission, f"{name} at {where}", settings)) from None
     return f"{name} at {where}: a test object was written, read and deleted{_hint_about_unfinished_uploads(tested)}"
 

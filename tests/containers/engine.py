@@ -23,8 +23,8 @@ import yaml
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 MIRROR = os.environ.get("ARI_CONF_DEBIAN_MIRROR", "http://deb.debian.org/debian")
-PROGRAMS = ("podman", "debootstrap", "netavark", "aardvark-dns", "ip", "nsenter")
-DEBIAN_PACKAGES = "podman buildah crun netavark aardvark-dns debootstrap debian-archive-keyring iproute2"
+PROGRAMS = ("podman", "debootstrap", "netavark", "aardvark-dns", "iptables", "ip", "nsenter")
+DEBIAN_PACKAGES = "podman buildah crun netavark aardvark-dns iptables debootstrap debian-archive-keyring iproute2"
 STAND_INS = {"redis": "redis.Containerfile", "caddy": "caddy.Containerfile"}
 CA = Path("/etc/ssl/certs/ca-certificates.crt")
 

@@ -28,6 +28,7 @@ RELEASE = platform.freedesktop_os_release()
 COMPLETE = "DEB_RELEASES" in os.environ
 """True in `make deb-test`."""
 RELEASES = os.environ.get("DEB_RELEASES", RELEASE.get("VERSION_CODENAME", "")).split()
+DOCS = DEBIAN.parent / "docs"
 SERVICES = [f"ari-conf-{service}@{number}" for service in ("serve", "web", "worker") for number in (1, 2)]
 PASSWORD = "a-password-of-ari"
 MAX_EXPOSURE = 2.0
@@ -136,7 +137,7 @@ def test_the_commands_run_and_have_manual_pages_and_completion(system: System) -
         "zsh/vendor-completions/_ari-conf",
         "fish/vendor_completions.d/ari-conf.fish",
         "doc/ari-conf/README.md",
-        "doc/ari-conf/docs/operations/deployment.md",
+        *(f"doc/ari-conf/docs/{path.relative_to(DOCS)}" for path in DOCS.rglob("*") if path.is_file()),
     )
     assert not [name for name in shares if not (system.root / "usr/share" / name).is_file()]
     completes = "source /usr/share/bash-completion/completions/ari-conf; complete -p ari-conf"
@@ -254,9 +255,9 @@ if COMPLETE:
         lint = System(release, tmp_path_factory.mktemp("lintian") / "root")
         shutil.copy(package, lint.root / "root")
         lint.install("lintian")
-        options = ("--fail-on=error,warning", "--display-info", "--show-overrides")
-        print(lint.run_before_boot("lintian", *options, f"/root/{package.name}"))
+        said = lint.run_before_boot("lintian", "--fail-on=none", f"/root/{package.name}")
         run(["rm", "-rf", "--one-file-system", str(lint.root)])
+        assert not re.findall(r"^[EW]: .*", said, re.MULTILINE)
 
     def test_a_call_hears_speech(services: System, asterisk_there: LocalAsterisk) -> None:
         async def call() -> None:

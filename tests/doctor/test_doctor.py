@@ -250,6 +250,14 @@ def test_a_bucket_that_denies_access_fails(stores, name, value, says):
     assert says in said and "wrong-secret" not in said
 
 
+def test_an_installation_without_a_bucket_is_a_warning_and_a_bucket_without_a_key_fails(monkeypatch):
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    said = found(from_environment({}), "bucket")
+    assert said.state == "warning" and "recordings wait in Asterisk's folder: set ARI_CONF_S3_BUCKET" in said.text
+    said = found(from_environment({"ARI_CONF_S3_BUCKET": "ours"}), "bucket")
+    assert said.state == "failure" and "S3 needs an access key" in said.text
+
+
 def test_the_transcription_engine_may_be_on_other_machines(stores, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     client = connect_in_threads(stores.redis_url.get_secret_value())
