@@ -87,7 +87,7 @@ class CallOptions(Frozen):
     """URL that is told CallInitiated, CallRinging, CallAnswered and CallCompleted."""
     status_method: str = "POST"
     dial_music: str | None = None
-    """What the members of `conference` hear until the call is answered or has ended: a tone, or a URL."""
+    """Sound that the members of `conference` hear until the call is answered or has ended: a tone, or a URL."""
 
 
 class CallToPlace(Frozen):
