@@ -69,12 +69,12 @@ def test_bad_parameters(api: Api, owner: Owner, given: dict):
 @pytest.mark.parametrize("uuid", ["nobody", "x" * 200, "%00", "call-ann%2F.."])
 def test_a_call_that_does_not_exist(api: Api, uuid: str):
     for response in (api.post(f"Call/{uuid}/Record/"), api.delete(f"Call/{uuid}/Record/")):
-        assert (response.status, response.json["error"]) == (404, "call not found")
+        assert response.status == 404 and response.json["error"].startswith("call not found")
 
 
 def test_a_call_of_another_account(api: Api, owner: Owner):
     owner.joins("eve", "another's", auth="B")
     assert owner.stage.call_of("eve") is not None
     for response in (api.post("Call/call-eve/Record/"), api.delete("Call/call-eve/Record/")):
-        assert (response.status, response.json["error"]) == (404, "call not found")
+        assert response.status == 404 and response.json["error"].startswith("call not found")
     assert recorded(owner) == []
