@@ -118,7 +118,8 @@ def test_no_call_reaches_another_account(api: Api, served: Served, owner: Owner)
         whole, body = others.filled(path, "B"), _body(path)
         for response in (api.send(method, whole, body), browser.send(method, whole, body)):
             assert (response.status, response.json["error"]) == (404, "not found"), (method, path)
-        if path.partition("{auth_id}")[2].count("{"):
+        # A conference that is not live in the account is created by those who are called into it.
+        if path.partition("{auth_id}")[2].count("{") and not path.endswith("{name}/Member/"):
             own = others.filled(path, "A")
             for response in (api.send(method, own, body), browser.send(method, own, body)):
                 assert (response.status, "not found" in response.json["error"]) == (404, True), (method, path)
