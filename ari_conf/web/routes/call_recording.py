@@ -16,9 +16,10 @@ from ari_conf.web.api_result import ApiResult
 from ari_conf.web.auth import CurrentClient
 from ari_conf.web.execution import execute
 from ari_conf.web.openapi import openapi_body, openapi_responses
+from ari_conf.web.owner_commands import send_to_call
 from ari_conf.web.parameters import params_dependency
 from ari_conf.web.routes.conferences import are_transcribers_missing
-from ari_conf.web.routes.live_calls import ONE, CallId, send_command
+from ari_conf.web.routes.live_calls import ONE, CallId
 
 RECORD = ONE + "Record/"
 
@@ -62,7 +63,7 @@ async def record(request: Request, client: CurrentClient, call_uuid: CallId, bod
     at_once = body.model_copy(update={"callback_url": None})
 
     async def work() -> ApiResult:
-        result = await send_command(client, call_uuid, command)
+        result = await send_to_call(client, call_uuid, command)
         if result.status == 202 and body.transcription_type and await are_transcribers_missing(client):
             warning = f"the recording will not be transcribed: {transcribers.MISSING}"
             return ApiResult(result.status, {**result.body, "warning": warning})
@@ -74,4 +75,4 @@ async def record(request: Request, client: CurrentClient, call_uuid: CallId, bod
 @router.delete(RECORD, **openapi_responses(204, None), openapi_extra=openapi_body(StopRequest))
 async def stop_recording(request: Request, client: CurrentClient, call_uuid: CallId, body: Stopping) -> Response:
     command = do.StopRecordingCall(body.url or None)
-    return await execute(request, client, body, lambda: send_command(client, call_uuid, command))
+    return await execute(request, client, body, lambda: send_to_call(client, call_uuid, command))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 from uuid import uuid4
 
-from fastapi import APIRouter, Depends, Path, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 
 from ari_conf.core import commands as do
@@ -19,14 +19,14 @@ from ari_conf.web.api_result import ApiResult
 from ari_conf.web.auth import ApiClient, CurrentClient
 from ari_conf.web.errors import ApiError, unavailable
 from ari_conf.web.execution import execute
-from ari_conf.web.middleware import decode_path_part
 from ari_conf.web.models import ApiRequest
 from ari_conf.web.openapi import openapi_body, openapi_query, openapi_responses
+from ari_conf.web.owner_commands import send, send_to_call
 from ari_conf.web.parameters import params_dependency
 from ari_conf.web.routes import call_history
+from ari_conf.web.routes.live_calls import ONE, CallId
 
 ALL = "/Call/"
-ONE = "/Call/{call_uuid}/"
 HANG_UP_BATCH = 500
 """Calls that one command hangs up: a server has commands of other accounts to handle, too."""
 MAX_HANG_UP_ROUNDS = 100
@@ -34,11 +34,6 @@ MAX_HANG_UP_ROUNDS = 100
 router = APIRouter()
 
 
-def call_uuid(call_uuid: Annotated[str, Path(description="CallUUID of a call.", min_length=1)]) -> str:
-    return decode_path_part(call_uuid)
-
-
-CallUuid = Annotated[str, Depends(call_uuid)]
 Placed = Annotated[m.CallRequest, Depends(params_dependency(m.CallRequest))]
 NoParams = Annotated[ApiRequest, Depends(params_dependency(ApiRequest))]
 NO_PARAMS = openapi_body(ApiRequest)
@@ -173,7 +168,7 @@ async def list_calls(
 async def get_call(
     request: Request,
     client: CurrentClient,
-    call_uuid: CallUuid,
+    call_uuid: CallId,
     body: Annotated[m.CallQuery, Depends(params_dependency(m.CallQuery))],
 ) -> Response:
     if body.status is None:
@@ -192,18 +187,13 @@ async def get_call(
 
 
 @router.delete(ONE, **openapi_responses(204, None), openapi_extra=NO_PARAMS)
-async def hang_up_call(request: Request, client: CurrentClient, call_uuid: CallUuid, body: NoParams) -> Response:
-    return await execute(request, client, body, lambda: _hang_up(client, call_uuid))
+async def hang_up_call(request: Request, client: CurrentClient, call_uuid: CallId, body: NoParams) -> Response:
+    return await execute(request, client, body, lambda: send_to_call(client, call_uuid, do.HangUpCall()))
 
 
 @router.delete("/Request/{call_uuid}/", **openapi_responses(204, None), openapi_extra=NO_PARAMS)
-async def cancel_call(request: Request, client: CurrentClient, call_uuid: CallUuid, body: NoParams) -> Response:
-    return await execute(request, client, body, lambda: _hang_up(client, call_uuid))
-
-
-async def _hang_up(client: ApiClient, call_uuid: str) -> ApiResult:
-    owner = await call_queries.get_owner(client.resources.redis, client.auth_id, call_uuid)
-    return await _ask(client, owner, do.ForCall(client.auth_id, call_uuid, do.HangUpCall()), client.api_id)
+async def cancel_call(request: Request, client: CurrentClient, call_uuid: CallId, body: NoParams) -> Response:
+    return await execute(request, client, body, lambda: send_to_call(client, call_uuid, do.HangUpCall()))
 
 
 @router.delete(ALL, **openapi_responses(204, None), openapi_extra=NO_PARAMS)
@@ -212,7 +202,7 @@ async def hang_up_all_calls(request: Request, client: CurrentClient, body: NoPar
         for server in await call_queries.list_servers(client.resources.redis):
             for _ in range(MAX_HANG_UP_ROUNDS):
                 addressed = do.ForAccount(client.auth_id, do.HangUpCalls(HANG_UP_BATCH))
-                reply = await _ask(client, server, addressed, str(uuid4()))
+                reply = await send(client, server, addressed, str(uuid4()), to="call")
                 if reply.status >= 400:
                     return reply
                 if not int(reply.body["left"]):
@@ -220,13 +210,3 @@ async def hang_up_all_calls(request: Request, client: CurrentClient, body: NoPar
         return ApiResult(204, {})
 
     return await execute(request, client, body, work)
-
-
-async def _ask(client: ApiClient, server: str, addressed: do.ForCall | do.ForAccount, command_id: str) -> ApiResult:
-    deadline_s = client.resources.settings.command_deadline
-    reply = await client.resources.command_client.send(server, addressed, command_id, deadline_s)
-    if reply is None:
-        raise unavailable("the call's Asterisk did not answer in time: try again")
-    if reply.status == 503:
-        raise unavailable(str(dict(reply.body)["error"]))
-    return ApiResult(reply.status, dict(reply.body))

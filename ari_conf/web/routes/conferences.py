@@ -15,11 +15,11 @@ from ari_conf.common.safe_text import one_spelling
 from ari_conf.core import commands as do
 from ari_conf.core.elements import Play, Speak
 from ari_conf.recordings import transcribers
-from ari_conf.web import conference_queries
+from ari_conf.web import conference_queries, owner_commands
 from ari_conf.web import models as m
 from ari_conf.web.api_result import ApiResult
 from ari_conf.web.auth import ApiClient, CurrentClient
-from ari_conf.web.errors import ApiError, unavailable
+from ari_conf.web.errors import ApiError
 from ari_conf.web.execution import execute
 from ari_conf.web.middleware import decode_path_part
 from ari_conf.web.openapi import openapi_body, openapi_query, openapi_responses
@@ -68,13 +68,7 @@ async def _send_to_owner(
     client: ApiClient, owner: str, name: str, command: do.ConferenceCommand, command_id: str
 ) -> ApiResult:
     addressed = do.ForConference(client.auth_id, name, command)
-    deadline_s = client.resources.settings.command_deadline
-    reply = await client.resources.command_client.send(owner, addressed, command_id, deadline_s)
-    if reply is None:
-        raise unavailable("the conference's Asterisk did not answer in time: try again")
-    if reply.status == 503:
-        raise unavailable(str(dict(reply.body)["error"]))
-    return ApiResult(reply.status, dict(reply.body))
+    return await owner_commands.send(client, owner, addressed, command_id, to="conference")
 
 
 async def _execute_command(

@@ -13,15 +13,14 @@ from ari_conf.core.elements import Play, Speak
 from ari_conf.core.queued_sound import SoundList
 from ari_conf.documents.parser import parse_sounds
 from ari_conf.errors import InvalidDocument
-from ari_conf.web import call_queries
 from ari_conf.web import live_call_models as m
-from ari_conf.web.api_result import ApiResult
 from ari_conf.web.auth import ApiClient, CurrentClient
-from ari_conf.web.errors import ApiError, unavailable
+from ari_conf.web.errors import ApiError
 from ari_conf.web.execution import execute
 from ari_conf.web.middleware import decode_path_part
 from ari_conf.web.models import ApiRequest, MessageResponse
 from ari_conf.web.openapi import openapi_body, openapi_responses
+from ari_conf.web.owner_commands import send_to_call
 from ari_conf.web.parameters import params_dependency
 
 ONE = "/Call/{call_uuid}/"
@@ -38,23 +37,10 @@ NoParams = Annotated[ApiRequest, Depends(params_dependency(ApiRequest))]
 NO_PARAMS = openapi_body(ApiRequest)
 
 
-async def send_command(client: ApiClient, call_uuid: str, command: do.CallCommand) -> ApiResult:
-    """Send a command to the owner of the call, and return its reply. Raises ApiError 404 or 503."""
-    owner = await call_queries.get_owner(client.resources.redis, client.auth_id, call_uuid)
-    addressed = do.ForCall(client.auth_id, call_uuid, command)
-    deadline_s = client.resources.settings.command_deadline
-    reply = await client.resources.command_client.send(owner, addressed, client.api_id, deadline_s)
-    if reply is None:
-        raise unavailable("the call's Asterisk did not answer in time: try again")
-    if reply.status == 503:
-        raise unavailable(str(dict(reply.body)["error"]))
-    return ApiResult(reply.status, dict(reply.body))
-
-
 async def _execute_command(
     request: Request, client: ApiClient, call_uuid: str, body: ApiRequest, command: do.CallCommand
 ) -> Response:
-    return await execute(request, client, body, lambda: send_command(client, call_uuid, command))
+    return await execute(request, client, body, lambda: send_to_call(client, call_uuid, command))
 
 
 Transferring = Annotated[m.TransferRequest, Depends(params_dependency(m.TransferRequest))]
