@@ -288,7 +288,7 @@ async def test_another_account_can_not_record_it(stage: Stage) -> None:
         uuid = call_uuid(stage)
         for method in ("POST", "DELETE"):
             reply = await asked(stage, method, f"Call/{uuid}/Record/", (mallory.auth_id, mallory.token))
-            assert (reply.status_code, reply.json()["error"]) == (404, "call not found")
+            assert reply.status_code == 404 and reply.json()["error"].startswith("call not found")
         assert (await record(stage, "POST", "no-such-call")).status_code == 404
         assert (await record(stage, "POST", uuid, time_limit=0)).status_code == 400
         await ann.hang_up()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from ari_conf.queues import queue_names
 from ari_conf.store import accounts
 from tests.redis import RedisServer
 from tests.tasks.fleet import Receiver, Worker, callback, environment, post, until
@@ -77,7 +78,7 @@ def worker(redis_server: RedisServer, tmp_path: Path) -> Iterator[Worker]:
 
 def test_a_worker_that_works_is_suspended_and_continues(check: Check, worker: Worker) -> None:
     pid = worker.process.pid
-    sentence = f"worker {pid} of this machine consumes callbacks, recordings, transcriptions"
+    sentence = f"worker {pid} of this machine consumes {', '.join(queue_names.ALL)}"
     assert check() == (0, sentence)
     assert check("--pid", str(pid), "-Q", "callbacks") == (0, f"worker {pid} of this machine consumes callbacks")
     code, said = check("--pid", "1")

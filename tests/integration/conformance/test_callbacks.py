@@ -19,6 +19,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 STANDARD = {"CallUUID", "From", "To", "Direction", "CallStatus", "CallerName", "SessionStart", "ParentAuthID"}
 STANDARD |= {"RequestUUID", "Event"}
 ENDED = {"HangupCause", "HangupCauseCode", "Duration", "BillDuration", "StartTime", "AnswerTime", "EndTime"}
+ENDED |= {"ALegUUID", "ALegRequestUUID", "HangupCauseName", "HangupSource", "TotalCost", "BillRate"}
 CONFERENCE = {"ConferenceAction", "ConferenceName", "ConferenceUUID", "ConferenceSequence", "Timestamp"}
 OF_A_MEMBER = CONFERENCE | {"ConferenceMemberID"}
 MORE = {
