@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncGenerator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Locator, expect
 
 from tests.integration.called_phone import CalledPhone
-from tests.integration.dashboard import SIZES, SOON_MS, Dashboard, chromium, looking
+from tests.integration.dashboard import SIZES, SOON_MS, Dashboard, Look, chromium, looking
 from tests.integration.test_calling_out import Caller, api, calling, system
 
 __all__ = ["api", "calling", "system"]
@@ -75,9 +77,11 @@ async def test_who_answers_is_a_member_and_who_declines_is_said(api: Caller, bro
         await seen.sees("1 conference, 1 member")
 
 
-async def test_a_call_is_canceled(api: Caller, browser: Browser) -> None:
+@pytest.mark.parametrize("look", list(SIZES))
+async def test_a_call_is_canceled(api: Caller, browser: Browser, look: Look, tmp_path: Path) -> None:
     stage = api.stage
-    async with looking(browser, stage) as seen, stage.callers(1) as (host,), CalledPhone() as ann:
+    folder = Path(os.environ.get("DASHBOARD_SCREENS", tmp_path))
+    async with looking(browser, stage, look) as seen, stage.callers(1) as (host,), CalledPhone() as ann:
         api.allow(ann.host)
         await seen.log_in()
         await stage.call(host, ROOM)
@@ -85,6 +89,8 @@ async def test_a_call_is_canceled(api: Caller, browser: Browser) -> None:
         await ann.invited()
         ann.reply("180 Ringing")
         await seen.sees("Ringing", within=call_to(seen, ann))
+        await seen.is_sound()
+        await seen.picture(folder, f"{look}-ringing")
         await seen.press(f"Cancel the call to {ann.uri}")
         await ann.canceled()
         await seen.sees("Canceled", within=call_to(seen, ann))
@@ -106,9 +112,10 @@ async def test_who_has_to_press_a_key(api: Caller, browser: Browser) -> None:
         await seen.sees("1 conference, 1 member")
 
 
-async def test_a_refusal_is_shown_in_the_dialog(api: Caller, browser: Browser) -> None:
+async def test_a_refusal_is_shown_in_the_dialog(api: Caller, browser: Browser, tmp_path: Path) -> None:
     """The dialog keeps the input, and every look of it is sound."""
     stage = api.stage
+    folder = Path(os.environ.get("DASHBOARD_SCREENS", tmp_path))
     async with stage.callers(1) as (host,), CalledPhone() as ann:
         api.allow(ann.host)
         await stage.call(host, ROOM)
@@ -120,5 +127,6 @@ async def test_a_refusal_is_shown_in_the_dialog(api: Caller, browser: Browser) -
                 await expect(refused).to_be_visible(timeout=SOON_MS)
                 seen.takes_note("403")
                 await seen.is_sound()
+                await seen.picture(folder, f"{look}-refused")
                 await expect(seen.page.get_by_label("Number to call")).to_have_value(ann.uri)
         assert not ann.invites
