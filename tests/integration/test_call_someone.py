@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Locator, expect
+from playwright.async_api import Browser, Locator, Route, expect
 
 from tests.integration.called_phone import CalledPhone
 from tests.integration.dashboard import SIZES, SOON_MS, Dashboard, Look, chromium, looking
@@ -123,10 +123,36 @@ async def test_a_refusal_is_shown_in_the_dialog(api: Caller, browser: Browser, t
             async with looking(browser, stage, look) as seen:
                 await seen.log_in()
                 await ask_for(seen, ann, sender="15550000000")
-                refused = seen.page.get_by_role("alert").filter(has_text="caller")
+                refused = seen.page.get_by_role("alert").filter(has_text="The account may not show the caller ID")
                 await expect(refused).to_be_visible(timeout=SOON_MS)
                 seen.takes_note("403")
                 await seen.is_sound()
                 await seen.picture(folder, f"{look}-refused")
                 await expect(seen.page.get_by_label("Number to call")).to_have_value(ann.uri)
         assert not ann.invites
+
+
+async def test_a_lost_reply_and_another_attempt_call_once(api: Caller, browser: Browser) -> None:
+    stage = api.stage
+
+    async def lose(route: Route) -> None:
+        await route.fetch()
+        await route.abort()
+
+    async with looking(browser, stage) as seen, stage.callers(1) as (host,), CalledPhone() as ann:
+        api.allow(ann.host)
+        await seen.log_in()
+        await stage.call(host, ROOM)
+        await seen.page.route("**/Member/", lose)
+        await ask_for(seen, ann)
+        await seen.sees("The server is unreachable.")
+        seen.takes_note("ERR_FAILED")
+        await ann.invited()
+        ann.reply("180 Ringing")
+        await seen.page.unroute("**/Member/")
+        await seen.press("Call")
+        await seen.sees("Ringing", within=call_to(seen, ann))
+        assert len(ann.invites) == 1
+        await expect(call_to(seen, ann)).to_have_count(1)
+        await seen.press(f"Cancel the call to {ann.uri}")
+        await ann.canceled()

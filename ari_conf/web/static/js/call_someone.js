@@ -16,6 +16,12 @@ export function callSomeone(name) {
 // crypto.randomUUID() exists only on pages with TLS.
 const newKey = () => Array.from(crypto.getRandomValues(new Uint32Array(4)), (part) => part.toString(16)).join("-");
 
+/** "Caller_id_not_allowed: the account may …" -> "The account may …": the name of the reason is for programs. */
+function withoutReasonCode(text) {
+  const said = text.replace(/^[A-Za-z]+(_[a-z]+)+: /, "");
+  return said.charAt(0).toUpperCase() + said.slice(1);
+}
+
 function Form({ name, close }) {
   const [to, setTo] = useState("");
   const [from, setFrom] = useState(lastFrom);
@@ -42,7 +48,7 @@ function Form({ name, close }) {
       return true;
     } catch (error) {
       if (error.status) attempt.current = { text: "", key: "" };
-      setRefused(error.message);
+      setRefused(withoutReasonCode(error.message));
       return false;
     }
   };
