@@ -38,6 +38,16 @@ PRESENCES: dict[MemberState, Presence | None] = {
     MemberState.LEFT: None,
 }
 """State of a member -> their presence; None: not admitted yet, or leaving."""
+Progress = Literal["queued", "calling", "ringing", "answered", "confirming"]
+"""Progress of a placed call. ringing: early media included. confirming: answered, and the key is asked for."""
+PROGRESS: dict[CallState, Progress] = {
+    CallState.QUEUED: "queued",
+    CallState.DIALING: "calling",
+    CallState.RINGING: "ringing",
+    CallState.EARLY: "ringing",
+    CallState.CONFIRMING: "confirming",
+}
+"""State of a live call -> its progress; the other states are "answered"."""
 ACTIVE_RECORDING = (RecordingState.REQUESTED, RecordingState.RUNNING)
 SCAN_BATCH = 1000
 CALLS_AT_ONCE = 20
@@ -147,6 +157,10 @@ class LiveCallRecord(msgspec.Struct, frozen=True):
     @property
     def is_queued(self) -> bool:
         return self.state is CallState.QUEUED
+
+    @property
+    def progress(self) -> Progress:
+        return PROGRESS.get(self.state, "answered")
 
     @property
     def status(self) -> str:

@@ -384,7 +384,7 @@ async def every_view(seen: Dashboard, folder: Path, look: Look) -> None:
     await seen.log_in()
     await seen.sees("Talking", "Recording ")
     await shows("live")
-    for name in ("Announce", "Hang up all"):
+    for name in ("Call someone", "Announce", "Hang up all"):
         await seen.page.get_by_role("button", name=name, exact=True).first.click()
         await shows(name.lower().replace(" ", "-"))
         await seen.page.keyboard.press("Escape")

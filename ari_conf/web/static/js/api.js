@@ -54,12 +54,13 @@ export function apiPath(...parts) {
 }
 
 export const get = (where, query) => request("GET", query ? `${where}?${new URLSearchParams(query)}` : where);
-export const post = (where, body = {}) => request("POST", where, body);
+/** `more`: further headers. */
+export const post = (where, body = {}, more = {}) => request("POST", where, body, more);
 export const patch = (where, body) => request("PATCH", where, body);
 export const remove = (where, query) => request("DELETE", query ? `${where}?${new URLSearchParams(query)}` : where);
 
-async function request(method, where, body) {
-  const headers = body ? { ...HEADERS, "Content-Type": "application/json" } : HEADERS;
+async function request(method, where, body, more = {}) {
+  const headers = { ...HEADERS, ...more, ...(body ? { "Content-Type": "application/json" } : {}) };
   let reply;
   try {
     reply = await fetch(where, { method, headers, body: body && JSON.stringify(body), signal: AbortSignal.timeout(PATIENCE_MS) });

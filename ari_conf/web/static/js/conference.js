@@ -1,12 +1,14 @@
 // One conference: state, commands and members.
 import { announce } from "./announce.js";
 import { apiPath, post, remove } from "./api.js";
+import { callSomeone } from "./call_someone.js";
 import { confirm, show } from "./dialog.js";
 import { html } from "./dom.js";
 import { live } from "./event_stream.js";
 import { count, ElapsedTime } from "./format.js";
 import { icon } from "./icons.js";
 import { Member } from "./member.js";
+import { PlacedCalls } from "./placed_calls.js";
 import { RecordForm } from "./record_form.js";
 import { useStore } from "./store.js";
 import { runAction } from "./toasts.js";
@@ -25,6 +27,7 @@ export function Conference({ conference }) {
     </div>
     <ul class="members" aria-label=${`Members of ${name}`}>
       ${all.map(([id, member]) => html`<${Member} key=${id} id=${id} member=${member} conference=${conference} />`)}
+      <${PlacedCalls} name=${name} />
     </ul>
   </section>`;
 }
@@ -56,6 +59,7 @@ function Commands({ conference }) {
   // Commands that need a started conference are disabled, not hidden, and their titles give the reason.
   const why = started ? undefined : "Available after the conference has started";
   return html`<div class="commands" role="group" aria-label=${`Conference ${name}`}>
+    <button onClick=${() => callSomeone(name)}>${icon("call")}Call someone</button>
     <button disabled=${!started} title=${why} onClick=${() => announce(name)}>${icon("announce")}Announce</button>
     <button onClick=${lock} title=${locked ? "Allow new members again" : "Allow no new members"}>${icon(locked ? "unlock" : "lock")}${locked ? "Unlock" : "Lock"}</button>
     <button disabled=${!started && !recording} title=${why} class=${recording ? "on" : ""} onClick=${record}>${icon(recording ? "stop" : "record")}${recording ? "Stop recording" : "Record"}</button>
