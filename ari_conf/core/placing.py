@@ -75,7 +75,7 @@ class CallOptions(Frozen):
     time_limit_s: int = TIME_LIMIT_S
     """Seconds from the answer on after which the call is hung up."""
     send_digits: str | None = None
-    """Digits to send after the answer, with pauses: see `calls/digit_sequence.py`."""
+    """Digits to send after the answer, with pauses: see `digit_sequence.py`."""
     headers: tuple[tuple[str, str], ...] = ()
     """X-PH-* headers of the INVITE, which are also parameters of each request about the call."""
     machine_detection: MachineDetectionSettings | None = None

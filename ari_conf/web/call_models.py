@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BeforeValidator, Field, WithJsonSchema
 
-from ari_conf.core.calls import digit_sequence
+from ari_conf.core import digit_sequence
 from ari_conf.core.elements import InvalidValue
 from ari_conf.core.placing import (
     MAX_DESTINATIONS,

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 from redis import Redis
 
 from ari_conf.core.request_params import format_second
 from ari_conf.ownership.lease import ASTERISKS_KEY, LEASE_S, lease_key, owner_key
-from ari_conf.store.live_state import LiveCallRecord, decode, is_of
-from ari_conf.store.state_codec import is_conference
-from ari_conf.store.state_store import state_key
+from ari_conf.store.live_calls import find_call, scan_calls
+from ari_conf.store.live_state import LiveCallRecord
 from ari_conf.web.async_calls import now_ms
 from ari_conf.web.call_models import CallsQuery
 from ari_conf.web.errors import ApiError
 
 MAX_UUID_CHARS = 64
-SCAN_BATCH = 20
-"""Calls read from Redis in one request: a call is stored with its document, which may have 100 KB."""
-
-
 not_found = ApiError(404, "call not found: it has ended, or the account has no such call")
 NOT_VERIFIED = "Not Applicable"
 """stir_verification: only carriers in some countries sign calls, and Asterisk does not report it here."""
@@ -39,19 +34,6 @@ async def list_servers(redis: Any) -> list[str]:
     return [name for _, name in sorted(alive)]
 
 
-async def find_call(redis: Any, auth_id: str, call_uuid: str) -> tuple[str, LiveCallRecord] | None:
-    """Return (Asterisk, call) of a live call of the account, or None."""
-    names = sorted(name.decode() for name in await redis.smembers(ASTERISKS_KEY))
-    pipe = redis.pipeline(transaction=False)
-    for name in names:
-        pipe.hget(state_key(name), call_uuid)
-    for name, text in zip(names, await pipe.execute(), strict=True):
-        call = decode(text, LiveCallRecord) if text is not None and not is_conference(text) else None
-        if call is not None and call.auth_id == auth_id and not call.is_over:
-            return name, call
-    return None
-
-
 async def get_owner(redis: Any, auth_id: str, call_uuid: str) -> str:
     """Return the name of the Asterisk that has the account's live call. Raises ApiError 404 if there is none."""
     found = await find_call(redis, auth_id, call_uuid) if 0 < len(call_uuid) <= MAX_UUID_CHARS else None
@@ -62,15 +44,8 @@ async def get_owner(redis: Any, auth_id: str, call_uuid: str) -> str:
 
 def list_calls(redis: Redis, auth_id: str, query: CallsQuery) -> list[str]:
     """Return the UUIDs of the account's live or queued calls that the query asks for, the oldest first. Blocks."""
-    found: list[tuple[int, str]] = []
-    for name in cast("set[bytes]", redis.smembers(ASTERISKS_KEY)):
-        for _, text in redis.hscan_iter(state_key(name.decode()), count=SCAN_BATCH):
-            if auth_id.encode() not in text or not is_of(text, auth_id) or is_conference(text):
-                continue
-            call = decode(text, LiveCallRecord)
-            if call is not None and not call.is_over and _matches(call, query):
-                found.append((call.started_ms, call.call_uuid))
-    return [call_uuid for _, call_uuid in sorted(found)][query.offset : query.offset + query.limit]
+    calls = [(call.started_ms, call.call_uuid) for call in scan_calls(redis, auth_id) if _matches(call, query)]
+    return [call_uuid for _, call_uuid in sorted(calls)][query.offset : query.offset + query.limit]
 
 
 def _matches(call: LiveCallRecord, query: CallsQuery) -> bool:

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import msgspec
 
-from ari_conf.core import ids
-from ari_conf.core.calls import digit_sequence
-from ari_conf.core.calls.digit_sequence import DigitSequence
+from ari_conf.core import digit_sequence, ids
 from ari_conf.core.calls.machine_detection import MachineDetection
+from ari_conf.core.digit_sequence import DigitSequence
 from ari_conf.core.effects import CreateChannel, DialChannel, Effect
 from ari_conf.core.placing import CallOptions, CallToPlace, DialAttempt
 

@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Row
 from ari_conf.core.elements import InvalidValue
 from ari_conf.errors import HistoryUnavailable
 from ari_conf.history import queries
+from ari_conf.store import live_calls
 from ari_conf.store.live_state import Progress
 from ari_conf.web import call_queries
 from ari_conf.web.api_result import ApiResult
@@ -71,7 +72,7 @@ async def get_call_states(request: Request, client: CurrentClient, body: Query) 
 
 async def _read_states(client: ApiClient, call_uuids: tuple[str, ...]) -> list[dict[str, Any]]:
     redis = client.resources.redis
-    found = await asyncio.gather(*[call_queries.find_call(redis, client.auth_id, uuid) for uuid in call_uuids])
+    found = await asyncio.gather(*[live_calls.find_call(redis, client.auth_id, uuid) for uuid in call_uuids])
     states = {uuid: one[1].progress for uuid, one in zip(call_uuids, found, strict=True) if one is not None}
     gone = [uuid for uuid in call_uuids if uuid not in states]
     records = await _read_ended(client, gone) if gone else {}

@@ -11,7 +11,7 @@ from fastapi.responses import Response
 
 from ari_conf.core import commands as do
 from ari_conf.core.placing import CallOptions, CallToPlace
-from ari_conf.store import accounts
+from ari_conf.store import accounts, live_calls
 from ari_conf.store.accounts import AccountRecord
 from ari_conf.web import call_models as m
 from ari_conf.web import call_queries, dial_admission
@@ -104,7 +104,7 @@ async def _account(client: ApiClient, calls: Sequence[CallToPlace]) -> AccountRe
 async def _server_of_parent(client: ApiClient, body: m.CallRequest) -> str:
     if not body.parent_call_uuid:
         return ""
-    found = await call_queries.find_call(client.resources.redis, client.auth_id, body.parent_call_uuid)
+    found = await live_calls.find_call(client.resources.redis, client.auth_id, body.parent_call_uuid)
     if found is None and body.error_if_parent_not_found:
         raise ApiError(404, "parent_call_uuid: the account has no such live call")
     return found[0] if found is not None else ""
@@ -175,7 +175,7 @@ async def get_call(
         return await call_history.get_ended_call(request, client, call_uuid, body)
 
     async def work() -> ApiResult:
-        found = await call_queries.find_call(client.resources.redis, client.auth_id, call_uuid)
+        found = await live_calls.find_call(client.resources.redis, client.auth_id, call_uuid)
         if found is None or found[1].is_queued != (body.status == "queued"):
             raise call_queries.not_found
         return ApiResult(200, call_queries.to_api(found[1]))
