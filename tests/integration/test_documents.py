@@ -250,6 +250,7 @@ async def test_the_hangup_url_receives_all_parameters(stage: Stage, method: str)
         *("CallUUID", "From", "To", "Direction", "CallStatus", "CallerName", "SessionStart", "ParentAuthID"),
         *("RequestUUID", "Event", "HangupCause", "HangupCauseCode", "Duration", "BillDuration"),
         *("StartTime", "AnswerTime", "EndTime", "X-PH-Team"),
+        *("HangupCauseName", "HangupSource", "ALegUUID", "ALegRequestUUID", "TotalCost", "BillRate"),
     }
     assert end_of(ended) == ("Hangup", "completed", "NORMAL_CLEARING", "4000")
     assert (params["From"], params["To"], params["CallerName"]) == ("15550177", "15550199", "Ann Miller")
