@@ -283,6 +283,9 @@ class Stage:
         left["state"] = self._state()
         left["names"] = self.redis.hgetall(f"ari_conf:names:{self.account}")
         keys = [key.decode() for key in self.redis.scan_iter("ari_conf:*")]
+        if "worker" not in self.system.components:
+            # Nobody writes what has ended into the database.
+            keys = [key for key in keys if not key.startswith("ari_conf:history")]
         left["keys"] = [key for key in keys if not KEPT.match(key)]
         left["files"] = self._files()
         return {what: found for what, found in left.items() if found}
