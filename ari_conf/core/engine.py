@@ -17,7 +17,7 @@ from ari_conf.core.abort import AbortHandler
 from ari_conf.core.bounds import MAX_QUEUED_CALLS
 from ari_conf.core.calls import call_recording, live_commands
 from ari_conf.core.calls.call import Call
-from ari_conf.core.calls.call_state import CallState
+from ari_conf.core.calls.call_state import UNANSWERED, CallState
 from ari_conf.core.commands import (
     ForAccount,
     ForCall,
@@ -371,6 +371,9 @@ class Engine:
             return [error_reply(command_id, HTTPStatus.NOT_FOUND, CALL_NOT_FOUND)]
         if isinstance(addressed.command, HangUpCall):
             return [*self._hang_up_call(call, now), CommandReply(command_id, HTTPStatus.NO_CONTENT)]
+        if isinstance(addressed.command, RecordCall) and call.state in UNANSWERED:
+            # The channel may still be replaced by another one, of the next trunk.
+            return [error_reply(command_id, HTTPStatus.CONFLICT, live_commands.NOT_ANSWERED)]
         self.registry.touched.add(call.call_uuid)
         if isinstance(addressed.command, RecordCall | StopRecordingCall):
             public_url = self.registry.public_url

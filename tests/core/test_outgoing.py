@@ -360,3 +360,13 @@ def test_asterisk_never_dials(stage: Stage) -> None:
     stage.pass_time(60)
     assert ended(stage) == ("failed", "DESTINATION_OUT_OF_ORDER", "2010", "Error")
     stage.assert_nothing_is_left()
+
+
+def test_a_call_is_recorded_from_its_answer_on(stage: Stage) -> None:
+    """Before, its channel may be replaced by that of another way."""
+    stage.place("ann")
+    record = api.ForCall("A", "call-ann", api.RecordCall("r1"))
+    for number, status in ((1, 409), (2, 202)):
+        stage.tell(ev.CommandReceived(f"record-{number}", record, stage.now + 5000))
+        assert replies(stage)[-1][0] == status
+        stage.phone("ann", "pick_up")

@@ -315,7 +315,9 @@ async def test_preanswer_is_heard_before_the_answer(stage: Stage) -> None:
 
 async def test_elements_that_are_not_run_are_skipped_with_a_warning(stage: Stage) -> None:
     async with stage.callers(1) as (ann,):
-        await stage.call(ann, f"<Dial><Number>1555</Number></Dial><Stream>wss://a.b/</Stream><conference>c</conference>{AFTER}")
+        await stage.call(
+            ann, f"<Dial><Number>1555</Number></Dial><Stream>wss://a.b/</Stream><conference>c</conference>{AFTER}"
+        )
         await ann.wait_until_hung_up()
     hears_tones(ann, AFTER_HZ, 300)
     problems = stage.problems()
