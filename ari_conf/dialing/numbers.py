@@ -113,7 +113,7 @@ def parse_number(text: str, default_country: str = "") -> Number:
 def _find_number(compact: str, country: str) -> Number | None:
     if compact.startswith("+"):
         return _as_number(_international(compact))
-    if country and len(compact) <= MAX_SHORT_DIGITS and _is_short_in(compact, country):
+    if country and 0 < len(compact) <= MAX_SHORT_DIGITS and _is_short_in(compact, country):
         return Number(compact, is_short=True)
     if not country and len(compact) > MAX_SHORT_DIGITS:
         return _as_number(_international("+" + compact.removeprefix("00")))

@@ -63,6 +63,7 @@ def test_every_countrys_numbers_are_what_they_are(text: str):
 @example("+49(0)30123456", "DE")
 @example("ſip:a@b", "")
 @example("٠٣٠١٢٣٤٥٦", "DE")
+@example("-", "DE")
 def test_a_destination_is_digits_or_a_plain_uri_and_stays_the_same(text: str, country: str):
     try:
         found = numbers.parse_destination(text, country)
