@@ -75,8 +75,8 @@ def test_the_doctor_checks_the_database(settings: Settings, redis: Redis):
         assert (state, "does not exist yet" in text) == ("warning", True)
     else:
         assert (state, "ari-conf history migrate" in text) == ("failure", True)
-    assert "migrated to revision 0001" in run("history", "migrate").replace("\n", " ")
-    assert "up to date, revision 0001" in run("history", "migrate").replace("\n", " ")
+    assert "migrated to revision 0001" in " ".join(run("history", "migrate").split())
+    assert "up to date, revision 0001" in " ".join(run("history", "migrate").split())
     state, text = finding(settings, "history database")
     assert state == "ok" and text.endswith("revision 0001") and "tests" not in text.split("revision")[0].split("@")[0]
 

@@ -129,10 +129,12 @@ async def test_a_phone_that_rings_and_answers_runs_the_document(api: Caller) -> 
 async def refused(api: Caller, status: str, *headers: tuple[str, str], rings: bool = True) -> dict[str, str]:
     """Place a call to a phone that refuses it; return what the hangup URL is told."""
     async with CalledPhone() as ann:
-        await api.place(ann)
+        await api.place(ann, ring_url=api.stage.receiver.url("/ring"))
         await ann.invited()
         if rings:
             ann.reply("180 Ringing")
+            # Asterisk reports no ringing if the refusal follows at once.
+            await api.told("Ring")
         ann.reply(status, *headers)
         ended = await api.told("Hangup")
         await ann.until("ACK")

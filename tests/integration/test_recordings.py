@@ -145,7 +145,9 @@ async def test_the_sdk_lists_shows_and_deletes(stage: Stage, monkeypatch: pytest
         assert one.recording_url == told["RecordUrl"]
         assert float(one.recording_duration_ms) == int(told["RecordingDurationMs"])
         assert one.conference_name == "stand up"
-        assert (one.from_number, one.to_number, one.recording_storage_duration) == ("15550001", "15550100", 0)
+        # The number of the member who was in the bridge first, which may be the second one's on a busy machine.
+        assert one.from_number in ("15550001", "15550002")
+        assert (one.to_number, one.recording_storage_duration) == ("15550100", 0)
     assert api.recordings.list(conference_name="another").objects == []
     assert api.recordings.list(add_time__lt="2020-01-01 00:00").objects == []
     assert len(api.recordings.list(add_time__gt="2020-01-01 00:00").objects) == 1
