@@ -353,6 +353,7 @@ async def test_on_hold_and_back_without_a_gap(stage: Stage) -> None:
         answered = await stage.call(ann, body)
         member = (await stage.enters(ann)).params["ConferenceMemberID"]
         await stage.hears(ann, BOB)
+        await stage.listen(ann, 700)
         await asked(stage, "POST", f"Conference/held/Member/{member}/Hold/")
         await stage.listen(ann, 2000)
         await asked(stage, "DELETE", f"Conference/held/Member/{member}/Hold/")

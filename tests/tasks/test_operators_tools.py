@@ -81,7 +81,7 @@ def test_inspect_shows_the_work_of_a_worker(redis_server: RedisServer, worker: W
     assert {task["kwargs"]["account"] for task in active} == {"MA1"}
     until(lambda: inspect(redis_server, worker, "active") == [])
     stats = inspect(redis_server, worker, "stats")
-    assert stats["total"]["ari_conf.callback"] == 3 and stats["pool"]["max-concurrency"] == 13
+    assert stats["total"]["ari_conf.callback"] == 3 and stats["pool"]["max-concurrency"] == 14
     assert inspect(redis_server, worker, "registered") == [
         "ari_conf.callback",
         "ari_conf.recording",
