@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Table, delete
 from sqlalchemy.dialects import postgresql, sqlite
 
 from ari_conf.core.effects import ArchiveCall, ArchiveConference, ArchiveMember, ArchiveTalks
-from ari_conf.core.hangup_codes import cause_name
+from ari_conf.core.hangup_codes import cause_name, code_name
 from ari_conf.errors import HistoryRefused
 from ari_conf.history import tables
 from ari_conf.history.database import HistoryDatabase
@@ -32,22 +32,6 @@ HOUR_MS = 3_600_000
 ROWS_AT_ONCE = 400
 """Maximum rows of one statement: SQLite and PostgreSQL limit the number of parameters."""
 Row = dict[str, Any]
-HANGUP_NAMES = {
-    1000: "Canceled",
-    3010: "Busy Line",
-    3020: "Rejected",
-    4000: "Normal Hangup",
-    4010: "End Of XML Instructions",
-    6000: "Scheduled Hangup",
-    6020: "Media Timeout",
-    7011: "Error Reaching Answer URL",
-    7012: "Error Reaching Action URL",
-    7014: "Error Reaching Redirect URL",
-    8011: "Invalid Answer XML",
-    8012: "Invalid Action XML",
-    8014: "Invalid Redirect XML",
-}
-"""HangupCauseName by HangupCauseCode."""
 
 
 class _Problem(msgspec.Struct):
@@ -172,7 +156,7 @@ def _call(entry: Entry) -> Iterable[tuple[Table, Row]]:
             "bill_duration_s": 0 if answered is None else max(0, -(-(item.ended_ms - answered) // 1000)),
             "status": item.status,
             "hangup_cause": cause_name(item.hangup_cause),
-            "hangup_cause_name": HANGUP_NAMES.get(item.hangup_code, "Unknown"),
+            "hangup_cause_name": code_name(item.hangup_code),
             "hangup_cause_code": item.hangup_code,
             "hangup_source": item.hangup_source,
             "parent_call_uuid": item.parent_call_uuid,
