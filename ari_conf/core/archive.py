@@ -52,8 +52,8 @@ def of_call(call: Call, now: int) -> ArchiveCall:
 
 def _answered_by(machine: MachineDetection | None) -> str | None:
     """Return human or machine, or None if that was not decided."""
-    decided = machine is not None and machine.verdict in (Verdict.HUMAN, Verdict.MACHINE)
-    return machine.verdict.value if decided and machine is not None and machine.verdict is not None else None
+    verdict = machine.verdict if machine is not None else None
+    return None if verdict is None or verdict is Verdict.UNDECIDED else verdict.value
 
 
 def of_conference(conference: Conference, now: int) -> ArchiveConference:

@@ -18,7 +18,16 @@ from ari_conf.web.call_models import (
     Flag,
     whole,
 )
-from ari_conf.web.models import MessageResponse, Method, OptionalUrl, none_if_empty, parsed_by
+from ari_conf.web.models import (
+    FileFormat,
+    MessageResponse,
+    Method,
+    OptionalUrl,
+    TranscriptionLanguage,
+    TranscriptionType,
+    none_if_empty,
+    parsed_by,
+)
 
 MAX_COMPETING = 20
 """Destinations of one request: Plivo's limit for those who compete."""
@@ -96,11 +105,7 @@ class MemberCallRequest(DialRequest):
     wait_sound: OptionalUrl = None
     max_members: whole(1, 1000, None) = None  # type: ignore[valid-type]
     record: Flag = False
-    record_file_format: Annotated[
-        Literal["mp3", "wav"],
-        BeforeValidator(lambda value: value or "mp3"),
-        WithJsonSchema({"enum": ["mp3", "wav"], "default": "mp3"}),
-    ] = "mp3"
+    record_file_format: FileFormat = "mp3"
     time_limit: whole(0, 86_400, None) = None  # type: ignore[valid-type]
     hangup_on_star: Flag = False
     action: OptionalUrl = None
@@ -113,18 +118,10 @@ class MemberCallRequest(DialRequest):
     ] = ()
     relay_dtmf: Yes = True
     floor_event: Flag = False
-    transcription_type: Annotated[
-        Literal["auto", "hybrid", "manual"] | None,
-        BeforeValidator(none_if_empty),
-        WithJsonSchema({"enum": ["auto", "hybrid", "manual"]}),
-    ] = None
+    transcription_type: TranscriptionType = None
     transcription_url: OptionalUrl = None
     transcription_method: Method = "POST"
-    transcription_language: Annotated[
-        Annotated[str, parsed_by(el.spoken_language)] | None,
-        BeforeValidator(none_if_empty),
-        WithJsonSchema({"type": "string", "pattern": r"^([A-Za-z]{2,3}(-[A-Za-z0-9]+)*|auto)$"}),
-    ] = None
+    transcription_language: TranscriptionLanguage = None
     send_digits: Annotated[
         Annotated[str, parsed_by(el.digits_and_pauses)],
         BeforeValidator(lambda value: value or ""),

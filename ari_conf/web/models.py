@@ -121,31 +121,36 @@ def int_if_digits(value: Any) -> Any:
     return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10 else value
 
 
+FileFormat = Annotated[
+    Literal["mp3", "wav"],
+    BeforeValidator(lambda value: value or "mp3"),
+    WithJsonSchema({"enum": ["mp3", "wav"], "default": "mp3"}),
+]
+TranscriptionType = Annotated[
+    Literal["auto", "hybrid", "manual"] | None,
+    BeforeValidator(none_if_empty),
+    WithJsonSchema({"enum": ["auto", "hybrid", "manual"]}),
+]
+TranscriptionLanguage = Annotated[
+    Annotated[str, parsed_by(elements.spoken_language)] | None,
+    BeforeValidator(none_if_empty),
+    WithJsonSchema({"type": "string", "pattern": r"^([A-Za-z]{2,3}(-[A-Za-z0-9]+)*|auto)$"}),
+]
+
+
 class RecordRequest(ApiRequest):
     """Parameters of Record. callback_url gets a callback when the file can be fetched; the reply comes immediately."""
 
-    file_format: Annotated[
-        Literal["mp3", "wav"],
-        BeforeValidator(lambda value: value or "mp3"),
-        WithJsonSchema({"enum": ["mp3", "wav"], "default": "mp3"}),
-    ] = "mp3"
+    file_format: FileFormat = "mp3"
     time_limit: Annotated[
         Annotated[int, Field(ge=1, le=86400, strict=True)] | None,
         BeforeValidator(lambda value: none_if_empty(int_if_digits(value))),
         WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 86400}),
     ] = None
-    transcription_type: Annotated[
-        Literal["auto", "hybrid", "manual"] | None,
-        BeforeValidator(none_if_empty),
-        WithJsonSchema({"enum": ["auto", "hybrid", "manual"]}),
-    ] = None
+    transcription_type: TranscriptionType = None
     transcription_url: OptionalUrl = None
     transcription_method: Method = "POST"
-    transcription_language: Annotated[
-        Annotated[str, parsed_by(elements.spoken_language)] | None,
-        BeforeValidator(none_if_empty),
-        WithJsonSchema({"type": "string", "pattern": r"^([A-Za-z]{2,3}(-[A-Za-z0-9]+)*|auto)$"}),
-    ] = None
+    transcription_language: TranscriptionLanguage = None
 
 
 DEFAULT_RECORDING_S = 60

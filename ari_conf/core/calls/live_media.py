@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import msgspec
 
+from ari_conf.core.digit_sequence import PAUSES_MS
 from ari_conf.core.effects import Effect
 from ari_conf.core.playback.player import PlayerState
 from ari_conf.core.playback.private_playback import PrivatePlayback
 
 LIVE = "live"
 """Part of the ids of the sounds that the API plays to a call."""
-PAUSES_MS = {"w": 500, "W": 1000}
 DIGIT_MS = 200
 """Milliseconds that Asterisk takes for each digit: 100 of tone, 100 of silence."""
 DIGITS_AT_ONCE = 10

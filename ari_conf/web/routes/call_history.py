@@ -219,8 +219,8 @@ _STATES_BY_CODE = {
     HangupCode.CANCELED: "CANCEL",
     HangupCode.BUSY: "BUSY",
     HangupCode.REJECTED: "REJECTED",
-    3000: "NO_ANSWER",
-    6010: "NO_ANSWER",
+    HangupCode.NO_ANSWER: "NO_ANSWER",
+    HangupCode.RING_TIMEOUT: "NO_ANSWER",
 }
 
 

@@ -10,7 +10,6 @@ from fastapi.responses import Response
 from pydantic import model_validator
 
 from ari_conf.core import commands as do
-from ari_conf.recordings import transcribers
 from ari_conf.web import models as m
 from ari_conf.web.api_result import ApiResult
 from ari_conf.web.auth import CurrentClient
@@ -18,7 +17,7 @@ from ari_conf.web.execution import execute
 from ari_conf.web.openapi import openapi_body, openapi_responses
 from ari_conf.web.owner_commands import send_to_call
 from ari_conf.web.parameters import params_dependency
-from ari_conf.web.routes.conferences import are_transcribers_missing
+from ari_conf.web.routes.conferences import with_transcription_warning
 from ari_conf.web.routes.live_calls import ONE, CallId
 
 RECORD = ONE + "Record/"
@@ -63,11 +62,7 @@ async def record(request: Request, client: CurrentClient, call_uuid: CallId, bod
     at_once = body.model_copy(update={"callback_url": None})
 
     async def work() -> ApiResult:
-        result = await send_to_call(client, call_uuid, command)
-        if result.status == 202 and body.transcription_type and await are_transcribers_missing(client):
-            warning = f"the recording will not be transcribed: {transcribers.MISSING}"
-            return ApiResult(result.status, {**result.body, "warning": warning})
-        return result
+        return await with_transcription_warning(client, body, await send_to_call(client, call_uuid, command))
 
     return await execute(request, client, at_once, work)
 

@@ -145,19 +145,20 @@ async def record(request: Request, client: CurrentClient, name: Name, body: Reco
     at_once = body.model_copy(update={"callback_url": None})
 
     async def work() -> ApiResult:
-        result = await send_command(client, name, command)
-        if result.status == 202 and body.transcription_type and await are_transcribers_missing(client):
-            return ApiResult(
-                result.status,
-                {**result.body, "warning": f"the recording will not be transcribed: {transcribers.MISSING}"},
-            )
-        return result
+        return await with_transcription_warning(client, body, await send_command(client, name, command))
 
     return await execute(request, client, at_once, work)
 
 
-async def are_transcribers_missing(client: ApiClient) -> bool:
-    return await client.resources.reads.run(client.auth_id, transcribers.are_missing, client.resources.sync_redis)
+async def with_transcription_warning(client: ApiClient, body: m.RecordRequest, result: ApiResult) -> ApiResult:
+    """Return the reply to a request to record, with a warning if nobody would transcribe the recording."""
+    if result.status != 202 or not body.transcription_type:
+        return result
+    resources = client.resources
+    if not await resources.reads.run(client.auth_id, transcribers.are_missing, resources.sync_redis):
+        return result
+    warning = f"the recording will not be transcribed: {transcribers.MISSING}"
+    return ApiResult(result.status, {**result.body, "warning": warning})
 
 
 @router.delete(ONE + "Record/", **openapi_responses(204, None), openapi_extra=NO_PARAMS)
