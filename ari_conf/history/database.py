@@ -6,13 +6,13 @@ else of the system waits for it.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from alembic import command
 from alembic.config import Config
@@ -215,7 +215,8 @@ def _engine(url: URL) -> Engine:
             max_overflow=0,
             pool_timeout=STATEMENT_S,
         )
-        event.listen(engine, "connect", _set_up_sqlite)
+        folder = Path(url.database or "").parent
+        event.listen(engine, "connect", lambda connection, _record: _set_up_sqlite(connection, folder))
         event.listen(engine, "begin", _begin_sqlite)
         return engine
     return create_engine(
@@ -237,12 +238,26 @@ def _engine(url: URL) -> Engine:
     )
 
 
-def _set_up_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
+def _set_up_sqlite(connection: sqlite3.Connection, folder: Path) -> None:
     # Transactions begin where `_begin_sqlite` says, and not where the driver guesses.
     connection.isolation_level = None
-    # Readers and the writer do not wait for each other. What is committed is on the disk: it is in Redis no more.
-    for pragma in ("journal_mode=WAL", "synchronous=FULL"):
-        connection.execute(f"PRAGMA {pragma}").close()
+    # What is committed is on the disk: it is in Redis no more.
+    connection.execute("PRAGMA synchronous=FULL").close()
+    # Readers and the writer do not wait for each other. Of two connections that make a file a WAL file at once, SQLite
+    # refuses one without waiting; each connection begins with this, so that nothing else has the file open before.
+    with _lock(folder):
+        connection.execute("PRAGMA journal_mode=WAL").close()
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder: one holder at a time, in all processes. The kernel ends it with the process."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -84,6 +84,7 @@ def test_inspect_shows_the_work_of_a_worker(redis_server: RedisServer, worker: W
     assert stats["total"]["ari_conf.callback"] == 3 and stats["pool"]["max-concurrency"] == 14
     assert inspect(redis_server, worker, "registered") == [
         "ari_conf.callback",
+        "ari_conf.history",
         "ari_conf.recording",
         "ari_conf.removal",
         "ari_conf.transcription",
