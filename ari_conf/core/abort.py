@@ -64,7 +64,7 @@ class AbortHandler:
             if event is not None and conference.claim is ClaimState.REQUESTED and _is_claim_result(event):
                 # A claim gets only one result, and the failed step has consumed it.
                 out = tried(lambda: conference.handle_event(event, now))  # noqa: B023 -- done before the next one
-                effects += self._deliver_separately(out, now)
+                effects += self.deliver_separately(out, now)
         for call in calls:
             effects += self.end_call(call, INTERNAL_ERROR, now)
         self.update_indexes()
@@ -114,7 +114,7 @@ class AbortHandler:
             return [ReleaseName(conference.auth_id, conference.name, key), DestroyBridge(conference.bridge_id)]
         self.aborted.add(key)
         self._registry.unindex_name(conference)
-        return self._deliver_separately(conference.give_up(now), now)
+        return self.deliver_separately(conference.give_up(now), now)
 
     def end_call(self, call: Call, why: str, now: int) -> list[Effect]:
         """End the call and remove it from its conference, which continues."""
@@ -122,7 +122,7 @@ class AbortHandler:
         self._registry.touched.add(key)
         out = tried(lambda: call.give_up(why, now)) if key not in self.aborted else []
         self.aborted.add(key)
-        effects = self._deliver_separately(out, now)
+        effects = self.deliver_separately(out, now)
         if not out:
             # This attempt to end the call failed, or an earlier one did.
             self._registry.remove_call(call)
@@ -142,7 +142,7 @@ class AbortHandler:
             calls = [registry.calls[m.call_uuid] for m in conference.members.values() if m.call_uuid in registry.calls]
             effects = self.end_conference(conference, now)
             return effects + [effect for call in calls for effect in self.end_call(call, INTERNAL_ERROR, now)]
-        return self._deliver_separately(
+        return self.deliver_separately(
             [item for item in out if not self._concerns_another_call(item, conference, member)], now
         )
 
@@ -160,7 +160,7 @@ class AbortHandler:
         owner = self._registry.call_by_channel.get(member.channel_id)
         return channel_id == member.channel_id and owner != member.call_uuid
 
-    def _deliver_separately(self, out: Sequence[Effect | Message], now: int) -> list[Effect]:
+    def deliver_separately(self, out: Sequence[Effect | Message], now: int) -> list[Effect]:
         """Deliver the items one at a time and return the effects; an item whose delivery raises is dropped."""
         effects: list[Effect] = []
         for item in out:

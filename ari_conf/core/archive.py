@@ -20,7 +20,7 @@ def of_ended(ended: Iterable[Call | Conference], now: int) -> list[Effect]:
     effects: list[Effect] = [of_call(call, now) for call in calls]
     for conference in sorted(conferences, key=lambda conference: conference.conference_id):
         # One whose name was in use elsewhere never had a member.
-        if conference.entered:
+        if conference.entered and not conference.is_private:
             effects.append(of_conference(conference, now))
     return effects
 

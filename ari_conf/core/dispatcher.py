@@ -26,11 +26,16 @@ from ari_conf.core.messages import (
     AttendanceNoted,
     CallbackRequested,
     CallRecordingRequested,
+    DepartureRequested,
     DialMusicChanged,
+    DialRequested,
     DigitsDue,
     HangupRequested,
     JoinRequested,
     JoinSkipped,
+    LegChanged,
+    LegsPlaced,
+    LegsReleased,
     MemberDeparted,
     MemberReleased,
     Message,
@@ -40,7 +45,6 @@ from ari_conf.core.messages import (
     SoundDocumentRequested,
     SoundRequested,
     SoundStopRequested,
-    TransferRequested,
 )
 from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.core.queued_sound import SOUND_TYPES
@@ -101,8 +105,8 @@ class Dispatcher:
             if kind not in MESSAGE_TYPES:
                 effects.append(item)  # type: ignore[arg-type]
             elif kind is CallbackRequested:
-                # The most frequent message: it always becomes exactly one effect.
-                effects.append(self._build_callback(item))  # type: ignore[arg-type]
+                # The most frequent message: it becomes effects only.
+                effects += self._build_callback(item, now)  # type: ignore[arg-type]
             elif kind is MemberReleased or kind is JoinSkipped:
                 deferred.append(item)  # type: ignore[arg-type]
             else:
@@ -167,6 +171,52 @@ class Dispatcher:
     def _on_hangup_requested(self, message: HangupRequested, now: int) -> Outputs:
         return self._touch_call(message.call_uuid).hang_up_by_api(now)
 
+    # Dial.
+
+    def _on_dial_requested(self, message: DialRequested, now: int) -> Outputs:
+        call = self._touch_call(message.call_uuid)
+        assert call.dial is not None
+        return call.on_dial_named(tuple(self._registry.new_id() for _ in call.dial.element.numbers))
+
+    def _on_legs_placed(self, message: LegsPlaced, now: int) -> Outputs:
+        first = self._registry.calls[message.call_uuid]
+        account = first.account or Account(first.auth_id)
+        turns = self._registry.dial_pace.plan(account.auth_id, len(message.legs), now)
+        self._registry.dial_pace.take(account.auth_id, len(message.legs), now)
+        out: Outputs = []
+        rivals = [placed.call_uuid for placed, _ in message.legs]
+        for (placed, options), turn in zip(message.legs, turns, strict=True):
+            leg = Call.to_place(placed, options, account, now, max(turn, now + placed.delay_ms))
+            assert leg.outgoing is not None
+            leg.outgoing.first_leg = first.call_uuid
+            leg.outgoing.rivals = tuple(uuid for uuid in rivals if uuid != leg.call_uuid)
+            out += self._registry.add_placed(leg, now)
+        return out
+
+    def _on_leg_changed(self, message: LegChanged, now: int) -> Outputs:
+        leg = self._touch_call(message.leg_uuid)
+        if message.call_uuid not in self._registry.calls:
+            return []
+        return self._touch_call(message.call_uuid).on_leg_changed(leg, message.change, now)
+
+    def _on_legs_released(self, message: LegsReleased, now: int) -> Outputs:
+        out: Outputs = []
+        for leg_uuid in message.legs:
+            if leg_uuid in self._registry.calls:
+                leg = self._touch_call(leg_uuid)
+                out += self._touch_call(message.call_uuid).release_leg(leg, message.element, now)
+        return out
+
+    def _build_dial_callback(self, message: CallbackRequested, now: int) -> list[Effect]:
+        """Return the callback of a Dial element about digits; its conference has no other callbacks."""
+        registry, element = self._registry, message.element
+        digits = dict(message.params).get("ConferenceDigitsMatch")
+        first = registry.calls.get(element.dialed_by)
+        leg = registry.calls.get(first.dial.connected) if first is not None and first.dial is not None else None
+        if digits is None or first is None or leg is None:
+            return []
+        return cast("list[Effect]", first.on_dial_digits(leg, digits, message.call_uuid, now))
+
     def _on_race_won(self, message: RaceWon, now: int) -> Outputs:
         out: Outputs = []
         for call_uuid in message.rivals:
@@ -183,7 +233,7 @@ class Dispatcher:
 
     # Commands on a call in a conference.
 
-    def _on_transfer_requested(self, message: TransferRequested, now: int) -> Outputs:
+    def _on_departure_requested(self, message: DepartureRequested, now: int) -> Outputs:
         call, conference = self._touch_both(message.call_uuid)
         return conference.leave(call.channel_id, "transfer", now) if conference is not None else []
 
@@ -216,16 +266,21 @@ class Dispatcher:
         self._registry.touched.add(call_uuid)
         return self._registry.calls[call_uuid]
 
-    def _build_callback(self, message: CallbackRequested) -> PostCallback:
+    def _build_callback(self, message: CallbackRequested, now: int) -> list[Effect]:
         call, element = self._registry.calls[message.call_uuid], message.element
+        if element.dialed_by:
+            return self._build_dial_callback(message, now)
         params = call.standard_params(message.event) + message.params
         url = element.callback_url or ""
-        return PostCallback(message.conference_id, call.auth_id, url, element.callback_method, params)
+        return [PostCallback(message.conference_id, call.auth_id, url, element.callback_method, params)]
 
     def _on_join_requested(self, message: JoinRequested, now: int) -> Outputs:
         registry, element = self._registry, message.element
         call = registry.calls[message.call_uuid]
-        conference = registry.conference_named(call.auth_id, element.name)
+        conference = registry.conference_named(element.directory(call.auth_id), element.name)
+        if element.dialed_by not in ("", call.call_uuid) and (conference is None or conference.ending):
+            # The caller has just left, so that nobody would ever come.
+            return [JoinSkipped(call.call_uuid, None)]
         account = call.account or Account(call.auth_id)
         refused = account.refused_members(element.max_members)
         out: Outputs = [call.problem(ProblemKind.DOCUMENT_WARNING, refused)] if refused else []
@@ -239,12 +294,13 @@ class Dispatcher:
                 now,
                 account.allowed_members(element.max_members),
                 registry.public_url,
+                is_private=bool(element.dialed_by),
             )
             registry.touched.add(conference.conference_id)
             registry.conferences[conference.conference_id] = conference
-            registry.conference_by_name[call.auth_id, conference.name] = conference.conference_id
+            registry.conference_by_name[conference.directory, conference.name] = conference.conference_id
             until = registry.watched_until.get(call.auth_id, now)
-            conference.watched_until = until if until > now else None
+            conference.watched_until = until if until > now and not conference.is_private else None
             out += conference.claim_name()
         elif conference.is_full or conference.locked:
             # A locked conference behaves like a full one (decided).
@@ -279,9 +335,13 @@ MESSAGE_HANDLERS: dict[type, Callable[[Dispatcher, Any, int], Outputs]] = {
     JoinSkipped: Dispatcher._on_join_skipped,
     MemberReleased: Dispatcher._on_member_released,
     HangupRequested: Dispatcher._on_hangup_requested,
+    DialRequested: Dispatcher._on_dial_requested,
+    LegsPlaced: Dispatcher._on_legs_placed,
+    LegChanged: Dispatcher._on_leg_changed,
+    LegsReleased: Dispatcher._on_legs_released,
     RaceWon: Dispatcher._on_race_won,
     DialMusicChanged: Dispatcher._on_dial_music_changed,
-    TransferRequested: Dispatcher._on_transfer_requested,
+    DepartureRequested: Dispatcher._on_departure_requested,
     SoundRequested: Dispatcher._on_sound_requested,
     SoundStopRequested: Dispatcher._on_sound_stop_requested,
     DigitsDue: Dispatcher._on_digits_due,

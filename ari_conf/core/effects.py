@@ -322,6 +322,21 @@ class PostCallback(Frozen):
     params: Params
 
 
+class AdmitDial(Frozen):
+    """Question whether a Dial may place its calls, and by which ways. Result: DialAdmitted. It may be repeated: a call
+    that is admitted again under its UUID counts once."""
+
+    dial_id: str
+    auth_id: str
+    legs: tuple[tuple[str, str], ...]
+    """UUID and destination of each call."""
+    caller_ids: tuple[str, ...]
+    """Caller IDs to show, the first that the account may show."""
+    caller_name: str
+    """Empty: the caller ID."""
+    time_limit_s: int
+
+
 class RecordDialing(Frozen):
     """Place of a placed call in the dialing limits: it counts from its admission until its end. Times in epoch ms."""
 
@@ -528,6 +543,7 @@ ExecutedEffect = (
     | WarmSounds
     | StopPreparing
     | ClaimName
+    | AdmitDial
 )
 """Effects that the effect runner executes once the step is written."""
 PersistedEffect = (

@@ -226,6 +226,60 @@ def spoken_language(text: str) -> str:
     return found
 
 
+@attribute_type("a number, or sip:USER@HOST, of at most 100 characters")
+def caller_id(text: str) -> str:
+    text = text.strip()
+    if not text or len(text) > 100 or not text.isprintable():
+        raise ValueError
+    return text
+
+
+@attribute_type("a name of at most 50 characters")
+def caller_name(text: str) -> str:
+    text = " ".join(text.split())
+    if not text or len(text) > 50 or not text.isprintable():
+        raise ValueError
+    return text
+
+
+@attribute_type("one of 0-9 * #")
+def single_key(text: str) -> str:
+    if len(key := text.strip()) != 1 or key not in DIGITS:
+        raise ValueError
+    return key
+
+
+DIAL_MUSIC = "real, or {}"
+
+
+@attribute_type(DIAL_MUSIC.format(url.allowed))
+def dial_music(text: str) -> str | None:
+    """Return the URL, or None for the ringing of the far phone."""
+    try:
+        return None if text.strip().lower() == "real" else url(text)
+    except InvalidValue as error:
+        raise InvalidValue(DIAL_MUSIC.format(error)) from None
+
+
+SIP_HEADER = re.compile(r"([A-Za-z0-9]{1,50})=([A-Za-z0-9%._~+@ -]{0,500})")
+MAX_SIP_HEADERS, MAX_SIP_HEADER_CHARACTERS = 50, 2000
+"""Number and total size of a call's headers: an INVITE must fit into a few packets."""
+
+
+@attribute_type(
+    f"at most {MAX_SIP_HEADERS} of name=value, separated by commas, names of A-Z a-z 0-9, values also with % . _ ~ + "
+    f"@ - and blanks, {MAX_SIP_HEADER_CHARACTERS} characters in total"
+)
+def sip_headers(text: str) -> tuple[tuple[str, str], ...]:
+    """Return the headers X-PH-NAME of `k=v,k2=v2`. A comma may follow the last one, as Plivo's Java SDK writes it."""
+    pairs = [pair for pair in text.split(",") if pair.strip()]
+    found = [SIP_HEADER.fullmatch(pair.strip()) for pair in pairs]
+    if len(pairs) > MAX_SIP_HEADERS or len(text) > MAX_SIP_HEADER_CHARACTERS or not all(found):
+        raise ValueError
+    headers = {f"X-PH-{each[1]}": each[2] for each in found if each is not None}
+    return tuple(headers.items())
+
+
 http_method = one_of("GET", "POST")
 transcription = one_of("auto", "hybrid", "manual")
 
@@ -369,6 +423,9 @@ class PreAnswer(Frozen):
 
 class Conference(Frozen):
     name: str
+    dialed_by: str = ""
+    """UUID of the call whose Dial element this is: its legs meet in a conference that nobody else sees. Empty: an
+    ordinary conference."""
     muted: Annotated[bool, boolean] = False
     enter_sound: Annotated[str | None, sound_source] = None
     exit_sound: Annotated[str | None, sound_source] = None
@@ -398,21 +455,67 @@ class Conference(Frozen):
     """None: the account's language."""
     send_digits: Annotated[str, digits_and_pauses] = ""
 
+    def directory(self, auth_id: str) -> str:
+        """Return the account among whose conferences the name is; "" for a name that only the legs of a Dial know."""
+        return "" if self.dialed_by else auth_id
 
-Element = Play | Speak | Wait | Hangup | Redirect | GetDigits | GetInput | DTMF | Record | PreAnswer | Conference
+
+class Number(Frozen):
+    """Destination of a Dial: a number, or a SIP URI."""
+
+    to: str
+    send_digits: Annotated[str, digits_and_pauses] = ""
+    sip_headers: Annotated[tuple[tuple[str, str], ...], sip_headers] = ()
+
+
+class Dial(Frozen):
+    numbers: tuple[Number, ...]
+    """Destinations that are called at the same time, from 1 to MAX_NUMBERS."""
+    action: Annotated[str | None, url] = None
+    method: Annotated[str, http_method] = "POST"
+    hangup_on_star: Annotated[bool, boolean] = False
+    time_limit: Annotated[int, integer(1, 86_400)] = 14_400
+    """Seconds from the answer of the second leg on."""
+    timeout: Annotated[int, integer(1, 600)] = 120
+    """Seconds within which somebody has to answer."""
+    caller_id: Annotated[str | None, caller_id] = None
+    """None: the caller's number."""
+    caller_name: Annotated[str | None, caller_name] = None
+    confirm_sound: Annotated[str | None, url] = None
+    """URL of the sound document that asks for the key."""
+    confirm_key: Annotated[str | None, single_key] = None
+    """Key that the person who answers has to press. None: the answer is enough."""
+    confirm_timeout: Annotated[int | None, integer(1, 60)] = None
+    """Seconds after the prompt within which the key is awaited. None: the server's default."""
+    dial_music: Annotated[str | None, dial_music] = None
+    """Sound that the caller hears until somebody answers; None: ringback."""
+    callback_url: Annotated[str | None, url] = None
+    callback_method: Annotated[str, http_method] = "POST"
+    redirect: Annotated[bool, boolean] = True
+    digits_match: Annotated[tuple[str, ...], digit_patterns] = ()
+    digits_match_b_leg: Annotated[tuple[str, ...], digit_patterns] = ()
+    sip_headers: Annotated[tuple[tuple[str, str], ...], sip_headers] = ()
+
+
+Element = Play | Speak | Wait | Hangup | Redirect | GetDigits | GetInput | DTMF | Record | PreAnswer | Conference | Dial
 
 IGNORED_ATTRIBUTES = {
     "Conference": ("recordWhenAlone", "beep"),
     "Record": ("transcriptionReportType",),
+    "Dial": ("callType",),
+    "Number": ("sendOnPreanswer", "sendDigitsMode"),
+    "User": ("sendOnPreanswer", "sendDigitsMode", "sipAuthUsername", "sipAuthPassword"),
     "GetInput": (
         *("speechEndTimeout", "speechModel", "hints", "language", "interimSpeechResultsCallback"),
         *("interimSpeechResultsCallbackMethod", "profanityFilter"),
     ),
 }
-"""Attributes that are accepted without a warning and have no effect: undocumented ones in SDKs, and those of speech
-input, which SDKs write with their defaults."""
+"""Attributes that are accepted without a warning and have no effect: undocumented ones in SDKs, those of speech input,
+which SDKs write with their defaults, and those that choose what has only one form here."""
 
-UNSUPPORTED_ELEMENTS = ("Dial", "Number", "User", "Message", "MultiPartyCall", "Stream")
+MAX_NUMBERS = 20
+"""Destinations of one Dial."""
+UNSUPPORTED_ELEMENTS = ("Message", "MultiPartyCall", "Stream")
 """Plivo's elements that are not supported: the parser skips them with a warning that names them."""
 INSTEAD = {
     "Message": "text messages need a provider of their own; let the application send them",

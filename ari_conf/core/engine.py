@@ -33,6 +33,7 @@ from ari_conf.core.dial_pace import DialPace
 from ari_conf.core.dispatcher import Dispatcher
 from ari_conf.core.effects import (
     AddChannel,
+    AdmitDial,
     ClaimName,
     CommandReply,
     CreateBridge,
@@ -263,6 +264,9 @@ class Engine:
     def _route_by_call(self, event: ev.CallIdentified | ev.CodecRead | ev.MinutesUsedUp, now: int) -> Outputs:
         return self._to_call(event.call_uuid, event, now)
 
+    def _on_dial_admitted(self, event: ev.DialAdmitted, now: int) -> Outputs:
+        return self._to_owner(event.dial_id, event, now)
+
     def _route_to_call(self, event: _DialEvent, now: int) -> Outputs:
         return self._to_call(self.registry.call_by_channel.get(event.channel_id, ""), event, now)
 
@@ -374,17 +378,19 @@ class Engine:
         if isinstance(addressed.command, RecordCall) and call.state in UNANSWERED:
             # The channel may still be replaced by another one, of the next trunk.
             return [error_reply(command_id, HTTPStatus.CONFLICT, live_commands.NOT_ANSWERED)]
-        self.registry.touched.add(call.call_uuid)
         if isinstance(addressed.command, RecordCall | StopRecordingCall):
+            self.registry.touched.add(call.call_uuid)
             public_url = self.registry.public_url
             return call_recording.handle_command(call, command_id, addressed.command, public_url, now)
-        member = self.registry.member_of(call)
-        queued = len(member.private_playback.queue) if member is not None else 0
-        out = live_commands.handle_command(call, queued, command_id, addressed.command, now)
-        if len(out) == 1 and isinstance(out[0], CommandReply) and out[0].status >= 400:
-            # A refused command has changed nothing.
-            self.registry.touched.discard(call.call_uuid)
+        second = self.registry.second_leg_of(call)
+        legs = self._addressed_leg(call), self._addressed_leg(second) if second is not None else None
+        out, changed = live_commands.handle_command(*legs, command_id, addressed.command, now)
+        self.registry.touched |= {each.call_uuid for each in changed}
         return out
+
+    def _addressed_leg(self, call: Call) -> live_commands.Leg:
+        member = self.registry.member_of(call)
+        return live_commands.Leg(call, len(member.private_playback.queue) if member is not None else 0)
 
     def _hang_up_call(self, call: Call, now: int) -> Outputs:
         self.registry.touched.add(call.call_uuid)
@@ -417,11 +423,7 @@ class Engine:
             call = Call.to_place(each, command.options, account, now, turn)
             if command.options.is_race and call.outgoing is not None:
                 call.outgoing.rivals = tuple(p.call_uuid for p in placed if p is not each)
-            self.calls[call.call_uuid] = call
-            self.registry.call_by_channel[call.channel_id] = call.call_uuid
-            self.registry.touched.add(call.call_uuid)
-            is_due = turn <= now
-            out += call.start_dialing(now, expires_at + REPLY_GRACE_MS) if is_due else [call.dialing_record()]
+            out += self.registry.add_placed(call, now, expires_at + REPLY_GRACE_MS)
         return [*out, CommandReply(command_id, HTTPStatus.CREATED.value, _placed_body(placed, is_queued=bool(waiting)))]
 
     def _queued_calls(self, auth_id: str) -> int:
@@ -453,7 +455,8 @@ class Engine:
             return []
         registry.watched_until[auth_id] = until
         out: Outputs = []
-        for conference in [c for c in self.conferences.values() if c.auth_id == auth_id and not c.ending]:
+        watched = [c for c in self.conferences.values() if c.auth_id == auth_id and not (c.ending or c.is_private)]
+        for conference in watched:
             registry.touched.add(conference.conference_id)
             out += conference.watch(until, now)
         return out
@@ -476,6 +479,8 @@ class Engine:
                 return [*stopped, *self._to_owner(playback_id, event, now)]
             case ClaimName(_, _, conference_id):
                 return self._to_conference(conference_id, event, now)
+            case AdmitDial(dial_id):
+                return self._to_owner(dial_id, ev.DialAdmitted(dial_id, (), (event.reason,)), now)
             # These effects report failures with events of their own, so EffectFailed means that the runner raised.
             case FetchDocument(fetch_id):
                 failed = ev.DocumentFailed(fetch_id, ProblemKind.DOCUMENT_UNREACHABLE, event.reason)
@@ -564,6 +569,7 @@ EVENT_HANDLERS: dict[type, Callable[[Engine, Any, int], Outputs]] = {
     ev.CallArrived: Engine._on_call_arrived,
     ev.CallIdentified: Engine._route_by_call,
     ev.CodecRead: Engine._route_by_call,
+    ev.DialAdmitted: Engine._on_dial_admitted,
     ev.MinutesUsedUp: Engine._route_by_call,
     ev.ChannelCreated: Engine._on_channel_created,
     ev.ChannelHungUp: Engine._on_channel_hung_up,

@@ -11,6 +11,7 @@ from ari_conf.core.commands import ForAccount, ForCall, ForConference
 from ari_conf.core.effects import Effect
 from ari_conf.core.elements import Element, Play, Prompt, Speak
 from ari_conf.core.frozen import Frozen
+from ari_conf.core.placing import CallToPlace
 from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.core.quality import LineMeasurement
 
@@ -82,6 +83,14 @@ class CodecRead(Frozen):
     call_uuid: str
     wideband: bool
     """The call's codec has a sample rate above 8 kHz."""
+
+
+class DialAdmitted(Frozen):
+    """Result of `AdmitDial`: the calls that may be placed, and why others may not."""
+
+    dial_id: str
+    calls: tuple[CallToPlace, ...]
+    refusals: tuple[str, ...] = ()
 
 
 class MinutesUsedUp(Frozen):
@@ -344,6 +353,7 @@ Event = (
     | ChannelAnswered
     | DialUnconfirmed
     | CodecRead
+    | DialAdmitted
     | MinutesUsedUp
     | ChannelHungUp
     | ChannelReplaced

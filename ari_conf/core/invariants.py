@@ -14,6 +14,7 @@ from ari_conf.core.bounds import MAX_CALL_RECORDINGS
 from ari_conf.core.calls.call import Call
 from ari_conf.core.calls.call_recording import CallRecording
 from ari_conf.core.calls.call_state import UNANSWERED, CallState
+from ari_conf.core.calls.dial_element import DialRun
 from ari_conf.core.calls.gather import Gather, GatherState
 from ari_conf.core.calls.live_media import LIVE, DigitSending
 from ari_conf.core.calls.machine_detection import MachineDetection
@@ -98,7 +99,8 @@ def call_violations(call: Call) -> Iterator[str]:
             yield "it is not answered, but runs a document"
         return
     is_idle = running is None and call.fetch_purpose is None
-    if (running is not None and call.fetch_purpose is not None) or is_idle != (call.state is CallState.DETECTING):
+    may_idle = call.state is CallState.DETECTING or (call.dial is not None and not call.dial.is_admitted)
+    if (running is not None and call.fetch_purpose is not None) or is_idle != may_idle:
         yield "its running element or request"
     if not 0 <= call.position <= len(call.elements):
         yield "its position in the document"
@@ -114,9 +116,24 @@ def call_violations(call: Call) -> Iterator[str]:
         yield from _gather_violations(running, owner, call.target)
     if call.transfer is not None and not call.in_conference:
         yield "a transfer that never begins"
+    if call.dial is not None:
+        yield from _dial_violations(call, call.dial)
     yield from _live_violations(call)
     if isinstance(running, RecordRun):
         yield from _record_violations(running, owner, call)
+
+
+def _dial_violations(call: Call, run: DialRun) -> Iterator[str]:
+    numbers = len(run.element.numbers)
+    if ids.call_of(run.dial_id) != call.call_uuid or not numbers > 0:
+        yield "the id of its Dial"
+    if len(set(run.legs)) < len(run.legs) or len(run.legs) > numbers or call.call_uuid in run.legs:
+        yield "the calls of its Dial"
+    if not plausible(run.gives_up_at):
+        yield "the time of its Dial"
+    in_room = isinstance(call.running, Element) and call.running.dialed_by == call.call_uuid
+    if run.is_admitted != in_room or (not run.is_admitted and len(run.legs) != numbers):
+        yield "the state of its Dial"
 
 
 def _live_violations(call: Call) -> Iterator[str]:
@@ -293,6 +310,8 @@ def _recording_violations(recording: ConferenceRecording, conference: Conference
 
 
 def _member_violations(member: Member, conference: Conference) -> Iterator[str]:
+    if bool(member.element.dialed_by) != conference.is_private:
+        yield "a member of a private conference"
     where = member.conference_id, member.auth_id, member.element.name
     if where != (conference.conference_id, conference.auth_id, conference.name):
         yield "a member's conference"

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 from ari_conf.core.effects import ArchiveMember, Effect, Params
-from ari_conf.core.elements import Conference
+from ari_conf.core.elements import Conference, Dial
 from ari_conf.core.frozen import Frozen
+from ari_conf.core.placing import CallOptions, CallToPlace
 from ari_conf.core.queued_sound import QueuedSound
 
 
@@ -48,6 +49,37 @@ class HangupRequested(Frozen):
     call_uuid: str
 
 
+class DialRequested(Frozen):
+    """Request for the UUIDs of the calls that the call's Dial element places."""
+
+    call_uuid: str
+
+
+class LegsPlaced(Frozen):
+    """Placing of the calls of a Dial element, with how each is placed."""
+
+    call_uuid: str
+    """UUID of the call whose element it is."""
+    legs: tuple[tuple[CallToPlace, CallOptions], ...]
+
+
+class LegChanged(Frozen):
+    """Change of a call that a Dial element has placed."""
+
+    call_uuid: str
+    """UUID of the call whose element it is."""
+    leg_uuid: str
+    change: Literal["ringing", "answered", "connected", "transferred", "ended"]
+
+
+class LegsReleased(Frozen):
+    """End of a Dial element: the calls that it has placed, and that remain, are hung up."""
+
+    call_uuid: str
+    legs: tuple[str, ...]
+    element: Dial
+
+
 class RaceWon(Frozen):
     """Answer, and confirmation, of the first of the calls that compete: the others are canceled."""
 
@@ -65,8 +97,8 @@ class DialMusicChanged(Frozen):
     """Tone or URL; None: the call is answered or has ended."""
 
 
-class TransferRequested(Frozen):
-    """Transfer of a call in a conference: it leaves the conference and continues with another document."""
+class DepartureRequested(Frozen):
+    """Departure of a call from its conference: it is transferred to another document, or its Dial is over."""
 
     call_uuid: str
 
@@ -147,9 +179,13 @@ Message = (
     | JoinSkipped
     | MemberReleased
     | HangupRequested
+    | DialRequested
+    | LegsPlaced
+    | LegChanged
+    | LegsReleased
     | RaceWon
     | DialMusicChanged
-    | TransferRequested
+    | DepartureRequested
     | SoundRequested
     | SoundStopRequested
     | DigitsDue

@@ -12,6 +12,8 @@ from ari_conf.core.frozen import Frozen
 
 RING_TIMEOUT_S, TIME_LIMIT_S, MAX_TIME_LIMIT_S = 120, 14_400, 86_400
 """Plivo's defaults for ring_timeout and time_limit, and the most that a time_limit may be."""
+RINGBACK = "ring:1"
+"""Tone that stands for the ringing of the far phone."""
 MAX_DESTINATIONS = 1000
 """Destinations of one request: Plivo's limit."""
 
@@ -52,6 +54,8 @@ class Confirmation(Frozen):
     sound_url: str | None = None
     """URL of the sound document that asks for the key. None: the server asks for it."""
     sound_method: str = "GET"
+    timeout_s: int | None = None
+    """Seconds after the prompt within which the key is awaited. None: KEY_TIMEOUT_S."""
 
 
 class CallOptions(Frozen):

@@ -13,6 +13,7 @@ from ari_conf.core.conferences.conference import Conference
 from ari_conf.core.conferences.member import Member
 from ari_conf.core.deadlines import Deadlines
 from ari_conf.core.dial_pace import DialPace
+from ari_conf.core.messages import Outputs
 from ari_conf.core.request_retries import RequestRetries, RetriableEffect, wanted
 
 T = TypeVar("T")
@@ -66,7 +67,8 @@ class Registry:
     call_by_channel: dict[str, str] = field(default_factory=dict)
     """channel id -> call UUID"""
     conference_by_name: dict[tuple[str, str], str] = field(default_factory=dict)
-    """(account, name) -> id of the live conference: a name belongs to one account"""
+    """(account, name) -> id of the live conference: a name belongs to one account. The account of a conference that
+    only the legs of a Dial know is ""."""
     deadlines: Deadlines = field(default_factory=Deadlines)
     dial_pace: DialPace = field(default_factory=DialPace)
     retries: RequestRetries = field(default_factory=RequestRetries)
@@ -132,6 +134,16 @@ class Registry:
             self.call_by_channel.pop(before, None)
             self.call_by_channel[call.channel_id] = call.call_uuid
 
+    # Placing.
+
+    def add_placed(self, call: Call, now: int, not_after: int = 0) -> Outputs:
+        """Add a call that is to be placed, and dial it if its turn has come. `not_after`: see CreateChannel."""
+        assert call.outgoing is not None
+        self.calls[call.call_uuid] = call
+        self.call_by_channel[call.channel_id] = call.call_uuid
+        self.touched.add(call.call_uuid)
+        return call.start_dialing(now, not_after) if call.outgoing.dial_at <= now else [call.dialing_record()]
+
     # Lookup.
 
     def call_of(self, channel_id: str) -> Call | None:
@@ -143,6 +155,13 @@ class Registry:
 
     def conference_named(self, auth_id: str, name: str) -> Conference | None:
         return self.conferences.get(self.conference_by_name.get((auth_id, name), ""))
+
+    def second_leg_of(self, call: Call) -> Call | None:
+        """Return the call with which a Dial element has connected this one, unless it is ending."""
+        if call.dial is None or call.dial.connected not in call.dial.legs:
+            return None
+        leg = self.calls.get(call.dial.connected)
+        return leg if leg is not None and not leg.is_ending else None
 
     def member_of(self, call: Call) -> Member | None:
         """Return the call's member in its conference, or None if call and member do not refer to each other."""
@@ -181,7 +200,7 @@ class Registry:
 
     def has_name(self, conference: Conference) -> bool:
         """Return whether new callers and the API reach this conference by its name."""
-        return self.conference_by_name.get((conference.auth_id, conference.name)) == conference.conference_id
+        return self.conference_by_name.get((conference.directory, conference.name)) == conference.conference_id
 
     def index_name(self, conference: Conference) -> None:
         """Give the conference its name, unless a newer one has it: when the newer one began, the older had ended.
@@ -190,14 +209,14 @@ class Registry:
         """
         if conference.ending:
             return
-        name = conference.auth_id, conference.name
+        name = conference.directory, conference.name
         other = self.conferences.get(self.conference_by_name.get(name, ""))
         if other is None or _age(other) < _age(conference):
             self.conference_by_name[name] = conference.conference_id
 
     def unindex_name(self, conference: Conference) -> None:
         if self.has_name(conference):
-            del self.conference_by_name[conference.auth_id, conference.name]
+            del self.conference_by_name[conference.directory, conference.name]
 
 
 def _age(conference: Conference) -> tuple[int, int, str]:

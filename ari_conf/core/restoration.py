@@ -12,6 +12,7 @@ import msgspec
 
 from ari_conf.core.calls.call import Call
 from ari_conf.core.calls.call_state import CallState
+from ari_conf.core.calls.outgoing import Outgoing
 from ari_conf.core.conferences.conference import Conference
 from ari_conf.core.conferences.conference_state import BridgeState, ClaimState
 from ari_conf.core.conferences.member import Member
@@ -86,6 +87,7 @@ class Restoration:
         effects = self._end_invalid_conferences(now)
         effects += self._end_invalid_calls(now)
         effects += self._end_memberships_without_call(now)
+        effects += self._forget_lost_legs(now)
         effects += self._report_shared_names()
         self._abort_handler.update_indexes()
         return effects + self._abort_handler.archive_ended(now)
@@ -101,6 +103,12 @@ class Restoration:
                 found[key] = f"its conference: {violations[call.conference_id]}"
             elif call.conference_id is not None and self._registry.member_of(call) is None:
                 found[key] = "its conference is missing, or does not list it"
+            elif call.outgoing is not None and call.outgoing.first_leg and not self._has_first_leg(key, call.outgoing):
+                found[key] = "the call whose Dial has placed it is missing, or does not list it"
+
+    def _has_first_leg(self, call_uuid: str, outgoing: Outgoing) -> bool:
+        first = self._registry.calls.get(outgoing.first_leg)
+        return first is not None and first.dial is not None and call_uuid in first.dial.legs
 
     def _resolve_shared_channels(self) -> None:
         """Of several calls with the same channel, the one that fits best keeps it; the others are not valid."""
@@ -125,6 +133,16 @@ class Restoration:
             lost = [call_uuid for call_uuid in conference.dial_music if call_uuid not in self._registry.calls]
             for call_uuid in lost:
                 del conference.dial_music[call_uuid]
+
+    def _forget_lost_legs(self, now: int) -> list[Effect]:
+        """Let those who wait for a call that their Dial has placed, and that does not exist any more, go on."""
+        calls, effects = self._registry.calls, list[Effect]()
+        for call in [call for call in calls.values() if call.dial is not None and call.dial.is_admitted]:
+            lost = [leg for leg in call.dial.legs if leg not in calls] if call.dial is not None else []
+            for leg in lost:
+                self._registry.touched.add(call.call_uuid)
+                effects += self._abort_handler.deliver_separately(call.on_leg_lost(leg, now), now)
+        return effects
 
     # Recreating what can't be read, so that it can be ended.
 
@@ -153,7 +171,8 @@ class Restoration:
         key, element = call.conference_id, call.running
         if not key or key in self._registry or not isinstance(element, Element):
             return None
-        conference = Conference(key, call.auth_id, element.name, now, 1, self._registry.public_url)
+        url, is_private = self._registry.public_url, bool(element.dialed_by)
+        conference = Conference(key, call.auth_id, element.name, now, 1, url, is_private=is_private)
         conference.claim, conference.bridge = ClaimState.GRANTED, BridgeState.READY
         self._registry.conferences[key] = conference
         return conference

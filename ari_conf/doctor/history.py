@@ -28,12 +28,18 @@ def database(settings: Settings) -> str:
             _check_one_machine(settings, opened.file_id)
         if opened.is_sqlite and not opened.file_exists:
             raise Doubtful(f"{opened.shown_url} does not exist yet: the first worker on this machine makes it")
+        revision = opened.revision()
+        if revision is None:
+            raise Doubtful(
+                f"{opened.shown_url} has no tables yet: a worker makes them when the first call has ended, or "
+                "`ari-conf history migrate` does"
+            )
         if not opened.is_migrated():
             raise CheckFailed(
                 f"the tables of {opened.shown_url} are not up to date: start a worker, or run "
                 "`ari-conf history migrate`"
             )
-        return f"{opened.shown_url}, revision {opened.revision()}"
+        return f"{opened.shown_url}, revision {revision}"
     except HistoryUnavailable as error:
         raise CheckFailed(f"{error}: start it, or correct ARI_CONF_DATABASE_URL; nothing is lost meanwhile") from None
     finally:

@@ -326,7 +326,7 @@ def _warn_not_run(tag: str, where: str, allowed: tuple[str, ...], warnings: _War
     if tag in el.UNSUPPORTED_ELEMENTS:
         instead = f"; {el.INSTEAD[tag]}" if tag in el.INSTEAD else ""
         warnings.skip(f"{tag} is not supported: it is skipped, including its content{instead}")
-    elif tag in ELEMENT_PARSERS:
+    elif tag in ELEMENT_PARSERS or tag in DESTINATIONS:
         instead = f" (only {', '.join(allowed)})" if allowed else ""
         warnings.skip(f"{tag} is not allowed in {where}{instead}: it is skipped")
     else:
@@ -358,7 +358,9 @@ def _read_attributes(node: Node, element: type, warnings: _Warnings) -> dict[str
         try:
             value = kind.read(text)
         except el.InvalidValue as error:
-            attribute = f'{node.tag}: {name}="{_cut(el.without_login(text))}"'
+            # Digits to send are not quoted: they may be a PIN with a slip.
+            shown = "..." if field.name == "send_digits" else _cut(el.without_login(text))
+            attribute = f'{node.tag}: {name}="{shown}"'
             warnings.append(f"{attribute} is not allowed ({error}); {_format_value(field.default)} is used")
             continue
         if value is not el.NOT_GIVEN:
@@ -519,6 +521,40 @@ def _parse_conference(node: Node, warnings: _Warnings) -> el.Conference:
     return el.Conference(name, **_read_attributes(node, el.Conference, warnings))
 
 
+def _parse_dial(node: Node, warnings: _Warnings) -> el.Dial | None:
+    attributes = _read_attributes(node, el.Dial, warnings)
+    if attributes.get("confirm_sound") is not None and attributes.get("confirm_key") is None:
+        warnings.append("Dial: confirmSound is ignored: without a confirmKey there is nothing to confirm")
+    numbers: dict[str, el.Number] = {}
+    _warn_stray_text(node.text, node.tag, warnings)
+    for child in node:
+        if child.tag not in DESTINATIONS:
+            _warn_not_run(child.tag, node.tag, DESTINATIONS, warnings)
+        elif (number := _parse_number(child, warnings)) is not None:
+            numbers.setdefault(number.to, number)
+        _warn_stray_text(child.tail, node.tag, warnings)
+    if not numbers:
+        warnings.skip("Dial: it has no Number or User; it is skipped")
+        return None
+    if len(numbers) > el.MAX_NUMBERS:
+        warnings.append(f"Dial: only the first {el.MAX_NUMBERS} of its {len(numbers)} destinations are called")
+    return el.Dial(tuple(numbers.values())[: el.MAX_NUMBERS], **attributes)
+
+
+def _parse_number(node: Node, warnings: _Warnings) -> el.Number | None:
+    _warn_about_children(node, warnings)
+    attributes = _read_attributes(node, el.Number, warnings)
+    if any(name.startswith("sipAuth") for name in node.attrib):
+        warnings.append(f"{node.tag}: sipAuthUsername and sipAuthPassword have no effect: a trunk has its credentials")
+    to = _text(node)
+    wanted = "a SIP URI" if node.tag == "User" else "a number or a SIP URI"
+    is_uri = to.lower().startswith(("sip:", "sips:"))
+    if not 0 < len(to) <= MAX_NAME or not to.isprintable() or (node.tag == "User" and not is_uri):
+        warnings.skip(f'{node.tag}: its text "{_cut(to)}" must be {wanted}: it is skipped')
+        return None
+    return el.Number(to, **attributes)
+
+
 def _parse_speak(node: Node, warnings: _Warnings) -> el.Speak | None:
     attributes = _read_attributes(node, el.Speak, warnings)
     markup = canonical(node, warnings)
@@ -540,4 +576,7 @@ ELEMENT_PARSERS: dict[str, Callable[[Node, _Warnings], el.Element | None]] = {
     "Record": _parse_record,
     "PreAnswer": _parse_pre_answer,
     "Conference": _parse_conference,
+    "Dial": _parse_dial,
 }
+DESTINATIONS = "Number", "User"
+"""Elements in a Dial."""

@@ -7,8 +7,9 @@ import math
 import wave
 from array import array
 
+from ari_conf.core.placing import RINGBACK
+
 SILENCE_HZ = 0
-RINGBACK = "ring:1"
 
 TONES: dict[str, tuple[tuple[int, int], ...]] = {
     # Spec: "beep:1 is one tone, 700 Hz, 300 ms; beep:2 is two, 200 ms apart."

@@ -110,6 +110,12 @@ class ServerMetrics:
             ("trunk", "outcome"),
             registry=registry,
         )
+        self._refused = Counter(
+            "ari_conf_dial_refusals",
+            "Calls that this process refused to place, by reason.",
+            ("reason",),
+            registry=registry,
+        )
         self._recorded = Gauge(
             "ari_conf_recording_folder_bytes",
             "Bytes in Asterisk's recording folder that are not stored yet.",
@@ -196,6 +202,9 @@ class ServerMetrics:
 
     def count_connection(self) -> None:
         self._connections.inc()
+
+    def count_refused(self, reason: str) -> None:
+        self._refused.labels(reason).inc()
 
     def count_dropped(self, callbacks: int) -> None:
         """Count callbacks that Redis had no room for: their account, or their conference and URL, has the maximum."""

@@ -15,6 +15,7 @@ from ari_conf.common.supervision import Tasks, run_until
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core.engine import Engine
+from ari_conf.dialing.admission import Admission
 from ari_conf.http_client.fetch import Fetcher
 from ari_conf.media.sounds import SoundPreparer
 from ari_conf.observability.log_fields import fields_of, log_item
@@ -25,6 +26,7 @@ from ari_conf.ownership.lease import OwnershipLease
 from ari_conf.ownership.owner_mark import OwnerMark
 from ari_conf.queues.command_queue import CommandConsumer
 from ari_conf.server.clock import Clock
+from ari_conf.server.dial_admission import DialAdmission
 from ari_conf.server.dial_meter import DialMeter
 from ari_conf.server.effect_runner import EffectRunner
 from ari_conf.server.engine_loop import EngineLoop
@@ -134,6 +136,11 @@ def build_server(settings: Settings, clock: Clock | None = None) -> ConferenceSe
         engine.owners,
         settings.jitter_buffer,
         now_ms,
+        DialAdmission(
+            redis,
+            Admission(redis, settings.trunks, settings.default_country),
+            lambda reason: metrics.count_refused(reason),
+        ).admit,
     )
     step_writer = StepWriter(
         state_store,

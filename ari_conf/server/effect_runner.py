@@ -48,6 +48,7 @@ log = structlog.get_logger()
 Deliver = Callable[[ev.Event], None]
 Owners = Callable[[str], tuple[str, tuple[str, ...]]]
 """The type of `Engine.owners`."""
+AdmitDial = Callable[[do.AdmitDial], Coroutine[Any, Any, ev.DialAdmitted]]
 
 NARROWBAND = {"", "ulaw", "alaw", "gsm", "g726", "g726aal2", "g729", "g723", "ilbc", "lpc10", "adpcm", "slin", "speex"}
 """Codecs of 8 kHz; "": Asterisk named none."""
@@ -69,6 +70,11 @@ JitterBuffer = Literal["never", "internet", "always"]
 JITTER_BUFFER_QUERY = {"variable": "JITTERBUFFER(adaptive)", "value": "default"}
 
 
+async def refuse_dial(effect: do.AdmitDial) -> ev.DialAdmitted:
+    """Refuse all calls: there is no dialing policy."""
+    return ev.DialAdmitted(effect.dial_id, (), ("nothing can be dialed",))
+
+
 class EffectRunner:
     def __init__(
         self,
@@ -83,12 +89,14 @@ class EffectRunner:
         owners: Owners = lambda owned_id: ("", (owned_id,)),
         jitter_buffer: JitterBuffer = "never",
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        admit_dial: AdmitDial = refuse_dial,
     ) -> None:
         """Create the runner.
 
         `defer_claim` receives names that this server uses but has not claimed in Redis. `always_wideband`: calls are
         recorded as if their codec were wideband, whatever it is. `owners` returns the account of a playback or fetch,
-        and the call and conference that wait for it. `now_ms`: the clock of events.
+        and the call and conference that wait for it. `now_ms`: the clock of events. `admit_dial` asks the dialing
+        policy.
         """
         self._ari = ari
         self._store = store
@@ -100,6 +108,7 @@ class EffectRunner:
         self._owners = owners
         self._jitter_buffer: JitterBuffer = jitter_buffer
         self._now_ms = now_ms
+        self._admit_dial = admit_dial
         self._beep_listener = BeepListener(ari, lambda channel_id: deliver(ev.BeepHeard(channel_id)), deliver)
         self._effects_by_target: dict[str, deque[do.AsteriskEffect]] = {}
         self._failed_mutes: dict[str, do.MuteChannel] = {}
@@ -136,6 +145,8 @@ class EffectRunner:
                 self._stop_preparing(owner)
             case do.ClaimName():
                 self._tasks.start(self._guarded(effect, self._claim_name(effect)))
+            case do.AdmitDial():
+                self._tasks.start(self._guarded(effect, self._deliver_result(self._admit_dial(effect))))
             case do.DetectBeep(channel_id, True, call_uuid):
                 self._beep_listener.start(channel_id, call_uuid)
             case do.DetectBeep(channel_id):

@@ -60,6 +60,7 @@ class NameClaims:
     def _granted_claims(self, conference_ids: Iterable[str]) -> list[ClaimName]:
         found = [c for key in conference_ids if (c := self._engine.conferences.get(key)) is not None]
         granted = [c for c in found if c.claim is ClaimState.GRANTED and self._engine.registry.has_name(c)]
+        granted = [c for c in granted if not c.is_private]
         return [ClaimName(c.auth_id, c.name, c.conference_id) for c in granted]
 
     def _report_conflict(self, claim: ClaimName, owner: str) -> None:

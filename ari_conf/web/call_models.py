@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BeforeValidator, Field, WithJsonSchema
 
 from ari_conf.core import digit_sequence
-from ari_conf.core.elements import InvalidValue
+from ari_conf.core.elements import MAX_SIP_HEADER_CHARACTERS, InvalidValue, sip_headers
 from ari_conf.core.placing import (
     MAX_DESTINATIONS,
     MAX_TIME_LIMIT_S,
@@ -31,10 +30,7 @@ from ari_conf.web.models import (
 )
 
 MAX_RING_TIMEOUT_S = 600
-MAX_SIP_HEADERS, MAX_SIP_HEADER_CHARACTERS = 50, 2000
-"""Number and total size of a call's headers: an INVITE must fit into a few packets."""
 MAX_NAME_CHARACTERS = 50
-SIP_HEADER = re.compile(r"([A-Za-z0-9]{1,50})=([A-Za-z0-9%._~+@ -]{0,500})")
 FLAG_SCHEMA = {"type": "boolean", "default": False}
 
 
@@ -94,19 +90,6 @@ def _parse_digits(text: str) -> str:
     return text
 
 
-def _parse_headers(text: str) -> tuple[tuple[str, str], ...]:
-    """Return the headers of `k=v,k2=v2`. A comma may follow the last one, as Plivo's Java SDK writes it."""
-    pairs = [pair for pair in text.split(",") if pair.strip()]
-    found = [SIP_HEADER.fullmatch(pair.strip()) for pair in pairs]
-    if len(pairs) > MAX_SIP_HEADERS or len(text) > MAX_SIP_HEADER_CHARACTERS or not all(found):
-        raise InvalidValue(
-            f"at most {MAX_SIP_HEADERS} of name=value, separated by commas, names of A-Z a-z 0-9, values also with "
-            f"% . _ ~ + @ - and blanks, {MAX_SIP_HEADER_CHARACTERS} characters in total"
-        )
-    headers = {f"X-PH-{each[1]}": each[2] for each in found if each is not None}
-    return tuple(headers.items())
-
-
 def _parse_name(text: str) -> str:
     name = text.strip()
     if not 0 < len(name) <= MAX_NAME_CHARACTERS or not name.isprintable():
@@ -127,7 +110,7 @@ class DialRequest(ApiRequest):
         WithJsonSchema({"type": "string", "maxLength": MAX_NAME_CHARACTERS}),
     ] = None
     sip_headers: Annotated[
-        Annotated[Any, parsed_by(_parse_headers)],
+        Annotated[Any, parsed_by(sip_headers)],
         BeforeValidator(_headers_text),
         WithJsonSchema({"type": "string", "maxLength": MAX_SIP_HEADER_CHARACTERS}),
     ] = ()

@@ -9,8 +9,7 @@ from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
 
 from ari_conf.core import elements as el
 from ari_conf.core.elements import InvalidValue
-from ari_conf.core.placing import CallOptions, Confirmation
-from ari_conf.media.tones import RINGBACK
+from ari_conf.core.placing import RINGBACK, CallOptions, Confirmation
 from ari_conf.web.call_models import (
     FLAG_SCHEMA,
     MAX_RING_TIMEOUT_S,

@@ -434,7 +434,7 @@ def test_a_document_s_warning_is_printed_and_is_no_failure(tmp_path):
     ("inside", "told"),
     [
         ("", "nothing: the call is hung up"),
-        ("<Dial><Number>1</Number></Dial>", "Dial is not supported"),
+        ("<Dial><Sip>1</Sip></Dial>", "Dial: it has no Number or User"),
         ("<Conferense>demo</Conferense><Wait/>", "did you mean Conference?"),
         ("<GetDigits><Message/></GetDigits>", "Message is not supported"),
         ("<Speak> </Speak><Wait/>", "it has no text; it is skipped"),

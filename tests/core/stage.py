@@ -54,6 +54,8 @@ class Stage:
         """Elements or failure at each URL; a URL without an entry is unreachable."""
         self.sounds: dict[str, tuple[el.Prompt, ...]] = {}
         self.names_elsewhere: set[str] = set()
+        self.denied: set[str] = set()
+        """Numbers that no Dial may call."""
         self.wideband: set[str] = set()
         """Callers with a wideband codec."""
         self.held: set[type] = set()
@@ -97,9 +99,13 @@ class Stage:
         command = PlaceCalls(Account(auth, **self.account), CallOptions(**{**urls, **options}), calls)
         return self.tell(ev.CommandReceived(f"place-{names}", ForAccount(auth, command), self.now + 5000))
 
+    def leg(self, number: str) -> Call | None:
+        """Return the live call that a Dial has placed to this number."""
+        return next((call for call in self.engine.calls.values() if call.outgoing and call.to == number), None)
+
     def channel_of(self, name: str) -> str:
-        """Return the channel by which a placed call is dialed now."""
-        call = self.call_of(name)
+        """Return the channel by which a placed call is dialed now: of the API, or of a Dial to that number."""
+        call = self.call_of(name) or self.leg(name)
         assert call is not None
         return call.channel_id
 
@@ -292,12 +298,24 @@ class Stage:
                     ev.SoundPrepared(playback_id, name),
                 )
                 self._events.append(failed if broken else prepared)
+            case do.AdmitDial():
+                self._events.append(self._admit(effect))
             case do.ClaimName(_, name, conference_id) if name in self.names_elsewhere:
                 self._events.append(ev.NameTaken(conference_id, "another"))
             case do.ClaimName(_, _, conference_id):
                 self._events.append(ev.NameClaimed(conference_id))
             case _ if isinstance(effect, FOR_ASTERISK):
                 self._obey(effect)
+
+    def _admit(self, effect: do.AdmitDial) -> ev.DialAdmitted:
+        """Admit the calls of a Dial to all but those in `denied`."""
+        allowed = [(uuid, to) for uuid, to in effect.legs if to not in self.denied]
+        calls = tuple(
+            CallToPlace(uuid, to, effect.caller_ids[0], effect.caller_name, (DialAttempt("lab", f"PJSIP/{to}@lab"),))
+            for uuid, to in allowed
+        )
+        refusals = tuple(f"the account may not call {to}" for _, to in effect.legs if to in self.denied)
+        return ev.DialAdmitted(effect.dial_id, calls, refusals)
 
     def _document(self, fetch_id: str, source: str) -> ev.Event:
         found = self.documents.get(source)

@@ -11,6 +11,7 @@ from plivo import plivoxml
 from ari_conf.core.elements import (
     DTMF,
     Conference,
+    Dial,
     GetDigits,
     GetInput,
     Hangup,
@@ -306,7 +307,7 @@ def test_no_warning_holds_a_password() -> None:
 # Mistakes that cost an element.
 
 
-@pytest.mark.parametrize("name", ["Dial", "Message", "MultiPartyCall", "Stream"])
+@pytest.mark.parametrize("name", ["Message", "MultiPartyCall", "Stream"])
 def test_an_unsupported_element_is_skipped_and_named(name: str) -> None:
     found = parse(response(f"<{name}><Number>1</Number></{name}><Wait/>"))
     assert found.elements == (Wait(),)
@@ -779,3 +780,51 @@ def test_hostile_documents_cost_little_time(text: bytes) -> None:
         anything_or_refused(text)
         took.append(time.thread_time() - started)
     assert min(took) < 0.05
+
+
+def test_the_destinations_of_a_dial():
+    found = parse(
+        response(
+            '<Dial callerId="4930123" dialMusic="real" confirmKey="1" sipHeaders="A=1,">'
+            '<Number sendDigits="1w2" sendOnPreanswer="true" sipHeaders="B=2"> +49 30 1 </Number>'
+            "<User>sip:bob@example.org</User><Number>+49 30 1</Number></Dial>"
+        )
+    )
+    (dial,) = found.elements
+    assert isinstance(dial, Dial) and found.warnings == ()
+    assert [number.to for number in dial.numbers] == ["+49 30 1", "sip:bob@example.org"], "each is called once"
+    assert dial.numbers[0].send_digits == "1w2" and dial.numbers[0].sip_headers == (("X-PH-B", "2"),)
+    assert (dial.caller_id, dial.dial_music, dial.confirm_key) == ("4930123", None, "1")
+    assert dial.sip_headers == (("X-PH-A", "1"),)
+
+
+@pytest.mark.parametrize(
+    ("inside", "warning"),
+    [
+        ("", "Dial: it has no Number or User; it is skipped"),
+        ("<Number> </Number>", 'Number: its text "" must be a number or a SIP URI: it is skipped'),
+        ("<User>bob</User>", 'User: its text "bob" must be a SIP URI: it is skipped'),
+        ("<Play>http://a.b/</Play>", "Play is not allowed in Dial (only Number, User): it is skipped"),
+        ("<Numbr>1</Numbr>", "<Numbr> is not a known element: it is skipped; did you mean Number?"),
+    ],
+)
+def test_a_dial_without_a_destination_is_skipped(inside: str, warning: str):
+    found = parse(response(f"<Dial>{inside}</Dial><Wait/>"))
+    assert found.elements == (Wait(),) and any(each.startswith(warning) for each in found.warnings)
+
+
+def test_mistakes_in_a_dial_are_named():
+    many = "".join(f"<Number>{n}</Number>" for n in range(30))
+    found = parse(
+        response(
+            f'<Dial confirmSound="http://a.b/" confirmKey="12" timeLimit="0">{many}</Dial>'
+            '<Dial><User sipAuthPassword="secret" sendDigits="12a4">sip:b@a.b</User></Dial><Number>1</Number>'
+        )
+    )
+    first, second = found.elements
+    assert isinstance(first, Dial) and len(first.numbers) == 20 and isinstance(second, Dial)
+    text = "\n".join(found.warnings)
+    assert "confirmSound is ignored" in text and "only the first 20 of its 30 destinations" in text
+    assert 'confirmKey="12" is not allowed (one of 0-9 * #)' in text and "timeLimit" in text
+    assert "sipAuthPassword have no effect" in text and "Number is not allowed in Response" in text
+    assert "secret" not in text and "12a4" not in text

@@ -15,9 +15,12 @@ import re
 import secrets
 import socket
 
+import numpy as np
+
 from demo import audio_analysis, sip
+from demo.codec import PCMU
 from demo.phone import now_ms
-from demo.rtp import RtpSession, RtpThread
+from demo.rtp import RtpSession, RtpThread, Sound
 from tests import lateness
 
 
@@ -146,6 +149,12 @@ class CalledPhone:
     def answer(self) -> None:
         self._talk()
         self.reply("200 OK", body=self._description())
+
+    def tone(self, hz: int) -> None:
+        """Send a steady tone of whole Hz from now on, once it has answered or sends early media."""
+        assert self._session is not None
+        wave = np.sin(2 * np.pi * hz * np.arange(PCMU.rate) / PCMU.rate)
+        self._session.sound = Sound(PCMU.encode(np.round(wave * 3277).astype(np.int16)), True, PCMU.silence)
 
     async def press(self, digit: str) -> None:
         """Send a digit, and wait until it is sent."""

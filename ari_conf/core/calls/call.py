@@ -33,12 +33,14 @@ from ari_conf.core.calls.call_state import (
     CallState,
 )
 from ari_conf.core.calls.confirmation import key_element
+from ari_conf.core.calls.dial_element import EVENT_NAMES, DialRun, LegChange, callback_params
 from ari_conf.core.calls.gather import Gather, GatherState
 from ari_conf.core.calls.live_media import LIVE, DigitSending, LiveMedia
 from ari_conf.core.calls.machine_detection import MachineDetection, Reason
 from ari_conf.core.calls.outgoing import MAX_REDIALS, Outgoing
 from ari_conf.core.calls.record_element import RecordRun, RecordState
 from ari_conf.core.effects import (
+    AdmitDial,
     Answer,
     CreateChannel,
     DialChannel,
@@ -64,6 +66,7 @@ from ari_conf.core.effects import (
 from ari_conf.core.elements import (
     DTMF,
     Conference,
+    Dial,
     Element,
     GetDigits,
     GetInput,
@@ -96,9 +99,14 @@ from ari_conf.core.hangup_codes import (
 )
 from ari_conf.core.messages import (
     CallRecordingRequested,
+    DepartureRequested,
     DialMusicChanged,
+    DialRequested,
     DigitsDue,
     JoinRequested,
+    LegChanged,
+    LegsPlaced,
+    LegsReleased,
     MemberReleased,
     Outputs,
     RaceWon,
@@ -213,6 +221,10 @@ class Call(msgspec.Struct, Derived, tag=True):
     """URL and method of a transfer that waits until the conference has released the call."""
     recordings: dict[str, CallRecording] = msgspec.field(default_factory=dict)
     """Recordings of the call that have not ended, by id."""
+    dial: DialRun | None = None
+    """Dial element that runs: the policy is asked, or the call is in the conference that its legs meet in."""
+    on_dial_answer: CallRecording | None = None
+    """Recording that begins when a Dial's second leg is connected."""
 
     def __post_init__(self) -> None:
         self.constant_params = None
@@ -255,6 +267,8 @@ class Call(msgspec.Struct, Derived, tag=True):
         if self.outgoing is not None and not self.is_ending:
             ours = self.outgoing.dial_at if self.state is QUEUED else self.outgoing.deadline
             soonest = ours if soonest is None or (ours is not None and ours < soonest) else soonest
+        if self.dial is not None and self.dial.gives_up_at is not None:
+            soonest = self.dial.gives_up_at if soonest is None else min(soonest, self.dial.gives_up_at)
         has_timers = self.scheduled_hangup_at is not None or self.hangup_retry_at is not None
         if not has_timers and self.live is None and not self.recordings:
             return soonest
@@ -347,6 +361,10 @@ class Call(msgspec.Struct, Derived, tag=True):
                 return [*incomplete, *self._on_identified(account, dict(headers), now)]
             case ev.DeadlineReached() if self.scheduled_hangup_at is not None and self.scheduled_hangup_at <= now:
                 return self.hang_up("normal", HangupCode.SCHEDULED, now)
+            case ev.DialAdmitted() if self.dial is not None and self.dial.dial_id == event.dial_id:
+                return self._on_dial_admitted(self.dial, event, now)
+            case ev.DeadlineReached() if self.dial is not None and (self.dial.gives_up_at or now + 1) <= now:
+                return self._on_legs_lost(self.dial)
             case ev.NothingSent() if self.answered_at is not None:
                 self.silence = True
                 return [SendSilence(self.channel_id, True)]
@@ -380,7 +398,13 @@ class Call(msgspec.Struct, Derived, tag=True):
         options = self.outgoing.options if self.outgoing is not None else None
         if options is None or options.dial_music is None or options.conference is None:
             return []
-        return [DialMusicChanged(self.call_uuid, self.auth_id, options.conference.name, music)]
+        room = options.conference
+        return [DialMusicChanged(self.call_uuid, room.directory(self.auth_id), room.name, music)]
+
+    def _tell_first_leg(self, change: LegChange) -> Outputs:
+        """Tell the call whose Dial element has placed this one."""
+        first_leg = self.outgoing.first_leg if self.outgoing is not None else ""
+        return [LegChanged(first_leg, self.call_uuid, change)] if first_leg else []
 
     def dialing_record(self, previous_trunk: str = "") -> RecordDialing:
         """Return the call's place in the dialing limits, as it is now."""
@@ -451,13 +475,13 @@ class Call(msgspec.Struct, Derived, tag=True):
         url = outgoing.options.ring_url
         if is_first and url is not None:
             out.append(self.callback(url, outgoing.options.ring_method, "Ring", ()))
-        return out + self._status_callback("CallRinging") if is_first else out
+        return out + self._status_callback("CallRinging") + self._tell_first_leg("ringing") if is_first else out
 
     def _on_phone_answered(self, outgoing: Outgoing, now: int) -> Outputs:
         self.answered_at = now
         outgoing.answered(now)
         out: Outputs = [self.dialing_record(), ReadCodec(self.call_uuid, self.channel_id)]
-        out += self._status_callback("CallAnswered") + self._dial_music(None)
+        out += self._status_callback("CallAnswered") + self._dial_music(None) + self._tell_first_leg("answered")
         out += outgoing.send_digits(self.channel_id, now)
         out += outgoing.detect_machine(self.channel_id, self.call_uuid, now)
         if outgoing.holds_document:
@@ -515,7 +539,7 @@ class Call(msgspec.Struct, Derived, tag=True):
         """Continue with what the request asks for: the call is answered, and confirmed."""
         won: Outputs = [RaceWon(outgoing.rivals)] if outgoing.rivals else []
         outgoing.rivals, outgoing.is_confirming = (), False
-        return won + self._start_document(outgoing, now)
+        return won + self._tell_first_leg("connected") + self._start_document(outgoing, now)
 
     def _start_document(self, outgoing: Outgoing, now: int) -> Outputs:
         if outgoing.options.conference is not None:
@@ -590,11 +614,15 @@ class Call(msgspec.Struct, Derived, tag=True):
     def on_join_skipped(self, now: int) -> Outputs:
         # Spec: "The element and its action are skipped; the next element runs."
         self.running = self.conference_id = None
+        if self.dial is not None:
+            return self._on_dial_left(self.dial, now)
         return self._continue(now)
 
     def on_member_released(self, released: MemberReleased, now: int) -> Outputs:
         """Continue after the conference: request the element's action, or run the next element."""
         self.running = self.conference_id = None
+        if self.dial is not None:
+            return self._on_dial_left(self.dial, now)
         if self.transfer is not None:
             # What runs is broken off: the conference's action is not requested.
             return self._hangup_callback(now) if self.is_ending else self._continue(now)
@@ -727,7 +755,7 @@ class Call(msgspec.Struct, Derived, tag=True):
     def _run_elements(self, now: int) -> Outputs:
         """Run elements until one takes time."""
         out: Outputs = []
-        while not self.is_ending and self.running is None and self.fetch_purpose is None:
+        while not self.is_ending and self.running is None and self.fetch_purpose is None and self.dial is None:
             if self.position >= len(self.elements):
                 return out + self.hang_up("normal", HangupCode.END_OF_DOCUMENT, now)
             element = self.elements[self.position]
@@ -745,6 +773,10 @@ class Call(msgspec.Struct, Derived, tag=True):
             self.change_state(IN_CONFERENCE)
             self.running = element
             return [*self._pause_live(now), JoinRequested(self.call_uuid, element)]
+        if isinstance(element, Dial):
+            self.change_state(RUNNING)
+            self.dial = DialRun(element, self._next_owner_id())
+            return [DialRequested(self.call_uuid)]
         if isinstance(element, ANSWERING_ELEMENTS):
             self.change_state(RUNNING)
         # Spec: "Play, Speak, Wait, GetDigits and Conference answer the call; Hangup, Redirect, PreAnswer and a first
@@ -849,6 +881,137 @@ class Call(msgspec.Struct, Derived, tag=True):
         if element.redirect:
             return self._request_document("action", element.action, element.method, "Redirect", params, now)
         return [self.callback(element.action, element.method, "Redirect", params), *self._run_elements(now)]
+
+    # Dial, and the calls that it places.
+
+    def on_dial_named(self, uuids: tuple[str, ...]) -> Outputs:
+        """Go on with the Dial element, whose calls have UUIDs now: ask whether they may be placed."""
+        assert self.dial is not None
+        self.dial.legs = uuids
+        return [self._dial_admission(self.dial)]
+
+    def _dial_admission(self, run: DialRun) -> AdmitDial:
+        # Spec: "callerId (the caller's)". An account may be allowed to show its own number alone.
+        return run.admission(self.auth_id, (self.from_, self.to))
+
+    def _on_dial_admitted(self, run: DialRun, event: ev.DialAdmitted, now: int) -> Outputs:
+        if run.is_admitted or self.running is not None:
+            return []
+        out: Outputs = [self.problem(ProblemKind.DIALING_REFUSED, f"Dial: {text}") for text in event.refusals]
+        placed = tuple((leg, run.options_of(leg, self.call_uuid)) for leg in event.calls if leg.call_uuid in run.legs)
+        run.wait_for_legs(tuple(leg for leg, _ in placed), now)
+        if not placed:
+            return out + self._finish_dial(run, now)
+        room = self.running = run.room(self.call_uuid)
+        self.change_state(IN_CONFERENCE)
+        # The caller is in the conference before anybody is called into it.
+        return [*out, *self._pause_live(now), JoinRequested(self.call_uuid, room), LegsPlaced(self.call_uuid, placed)]
+
+    def on_leg_changed(self, leg: Call, change: LegChange, now: int) -> Outputs:
+        """Take in what has become of a call that the Dial element has placed."""
+        run = self.dial
+        if run is None or leg.call_uuid not in run.legs:
+            return []
+        match change:
+            case "ringing":
+                run.rang = True
+            case "answered":
+                run.rang = True
+                return self._dial_callback(run.element, "answer", leg, now)
+            case "connected":
+                run.note_connected(leg.call_uuid)
+                told = self._dial_callback(run.element, "connected", leg, now)
+                return told + self._begin_recording_on_answer(now)
+            case "ended" | "transferred":
+                run.note_ended(leg.call_uuid, leg.call_status, leg.hangup_cause)
+                out = self._dial_callback(run.element, "hangup", leg, now) if change == "ended" else []
+                return out + self._leave_dial_if_over(run)
+        return []
+
+    def leave_first_leg(self) -> Outputs:
+        """Become independent of the call whose Dial element has placed this one: it is transferred by the API."""
+        told = self._tell_first_leg("transferred")
+        if self.outgoing is not None:
+            self.outgoing.first_leg = ""
+        return told
+
+    def on_leg_lost(self, leg_uuid: str, now: int) -> Outputs:
+        """Take in that the state of a call that the Dial element has placed does not exist any more."""
+        if self.dial is None or leg_uuid not in self.dial.legs:
+            return []
+        self.dial.note_ended(leg_uuid, "failed", 0)
+        return self._leave_dial_if_over(self.dial)
+
+    def _on_legs_lost(self, run: DialRun) -> Outputs:
+        """Go on although no leg has told what has become of it, for whatever reason."""
+        text = "Dial: what became of the calls that it has placed was lost; the document continues"
+        released = self._legs_released(run)
+        for leg_uuid in run.legs:
+            run.note_ended(leg_uuid, "failed", 0)
+        run.gives_up_at = None
+        return [self.problem(ProblemKind.CALL_NOT_DIALED, text), released, *self._leave_dial_if_over(run)]
+
+    def _leave_dial_if_over(self, run: DialRun) -> Outputs:
+        """Leave the conference in which nobody comes any more. A leg that was in it ends it by leaving."""
+        return [] if run.legs else [DepartureRequested(self.call_uuid)]
+
+    def on_dial_digits(self, leg: Call, digits: str, by: str, now: int) -> Outputs:
+        """Tell that one of the two legs has pressed digits that were waited for. `by`: UUID of that leg."""
+        params: Params = (("DialDigitsMatch", digits), ("DialDigitsPressedBy", by))
+        return [] if self.dial is None else self._dial_callback(self.dial.element, "digits", leg, now, params)
+
+    def release_leg(self, leg: Call, element: Dial, now: int) -> Outputs:
+        """Hang up a call that the Dial element has placed, because this call does not need it any more."""
+        if leg.outgoing is not None:
+            leg.outgoing.first_leg = ""
+        if leg.state in UNANSWERED:
+            out = leg._cancel(HangupCode.CANCELED, CANCELED_CAUSE, "Caller", now)
+        else:
+            out = leg.hang_up("normal", HangupCode.NORMAL, now, "Caller")
+        return out + self._dial_callback(element, "hangup", leg, now)
+
+    def _dial_callback(self, element: Dial, action: str, leg: Call, now: int, digits: Params = ()) -> Outputs:
+        if element.callback_url is None:
+            return []
+        params = callback_params(action, self.call_uuid, leg, now, digits)
+        return [self.callback(element.callback_url, element.callback_method, EVENT_NAMES[action], params)]
+
+    def _on_dial_left(self, run: DialRun, now: int) -> Outputs:
+        """Go on after the conference of the Dial element: what remains of its legs is hung up."""
+        if run.legs:
+            run.note_left()
+        released: Outputs = [self._legs_released(run)]
+        if self.transfer is not None:
+            # What runs is broken off: the element's action is not requested.
+            self.dial = None
+            return released + (self._hangup_callback(now) if self.is_ending else self._continue(now))
+        return released + self._finish_dial(run, now)
+
+    def _legs_released(self, run: DialRun) -> LegsReleased:
+        return LegsReleased(self.call_uuid, run.legs, run.element)
+
+    def _finish_dial(self, run: DialRun, now: int) -> Outputs:
+        """Request the element's action, or run the next element."""
+        element, params = run.element, run.action_params(self.call_uuid)
+        self.dial = None
+        if self.is_ending or not element.redirect:
+            out: Outputs = []
+            if element.action is not None:
+                out = [self.callback(element.action, element.method, "Redirect", params)]
+            return out + (self._hangup_callback(now) if self.is_ending else self._continue(now))
+        if element.action is None:
+            return self._continue(now)
+        return [
+            *self._request_document("action", element.action, element.method, "Redirect", params, now),
+            *self._play_live(now),
+        ]
+
+    def _begin_recording_on_answer(self, now: int) -> Outputs:
+        recording, self.on_dial_answer = self.on_dial_answer, None
+        if recording is None:
+            return []
+        started = call_recording.begin(self, recording, now)
+        return [self._record_skipped()] if started is None else [*started]
 
     # Commands of the API.
 
@@ -969,8 +1132,9 @@ class Call(msgspec.Struct, Derived, tag=True):
             return [*run.start(now), *self._advance_record(run, now)]
         self.running = None
         if element.start_on_dial_answer:
-            text = "Record: startOnDialAnswer is skipped: it waits for a Dial, which is not supported"
-            return [self.problem(ProblemKind.DOCUMENT_WARNING, text), *self._run_elements(now)]
+            self.on_dial_answer = recording
+            params = recording.name_params | call_recording.BACKGROUND_PARAMS
+            return self._request_record_action(element, params, now)
         started = call_recording.begin(self, recording, now)
         if started is None:
             return [self._record_skipped(), *self._run_elements(now)]
@@ -1051,7 +1215,9 @@ class Call(msgspec.Struct, Derived, tag=True):
         """
         self.elements, self.position, self.pre_answer_end, self.recent_switch_offs = (), 0, 0, ()
         self.running = self.conference_id = self.fetch_purpose = self.pending_fetch = self.scheduled_hangup_at = None
-        self.live = self.transfer = None
+        self.live = self.transfer = self.on_dial_answer = None
+        legs: Outputs = [] if self.dial is None else [self._legs_released(self.dial)]
+        self.dial = None
         if not plausible(self.started_at, self.answered_at):
             self.started_at, self.answered_at, self.constant_params = now, None, None
         problem = self.problem(ProblemKind.CALL_ENDED_BY_ERROR, why)
@@ -1062,7 +1228,7 @@ class Call(msgspec.Struct, Derived, tag=True):
             # They are damaged. The call is ended all the same; their files stay in Asterisk.
             self.recordings = {}
         self.step_reports = []
-        return [*self._end_after_error(problem, now), *recordings]
+        return [*self._end_after_error(problem, now), *legs, *recordings]
 
     def _end_after_error(self, problem: ReportProblem, now: int) -> Outputs:
         if self.ended_at is not None:
@@ -1078,6 +1244,9 @@ class Call(msgspec.Struct, Derived, tag=True):
     def _stop_running(self, now: int) -> Outputs:
         """Stop the running element, except a conference, and what the API plays and sends."""
         running, out = self.running, Outputs(self.live.stop() if self.live is not None else ())
+        if running is None:
+            # While the policy is asked, nothing of a Dial is dialed.
+            self.dial = None
         if isinstance(running, RecordRun):
             self.running = None
             return [*out, *running.stop(), *self._leave_record(running, now)]
@@ -1132,7 +1301,7 @@ class Call(msgspec.Struct, Derived, tag=True):
         self._stop_running(now)
         out += call_recording.end_all(self, now)
         if self.outgoing is not None:
-            out += [self.dialing_record(), *self._dial_music(None)]
+            out += [self.dialing_record(), *self._dial_music(None), *self._tell_first_leg("ended")]
         return out if self.in_conference else out + self._hangup_callback(now)
 
     def _refused(self, outgoing: Outgoing, cause: int, sip_status: int) -> None:
@@ -1185,6 +1354,8 @@ class Call(msgspec.Struct, Derived, tag=True):
         if self.is_ending:
             return [HangUp(self.channel_id)]
         out: Outputs = []
+        if self.dial is not None and not self.dial.is_admitted:
+            out.append(self._dial_admission(self.dial))
         if self.account is None:
             out.append(IdentifyCall(self.call_uuid, self.channel_id, self.auth_id))
         if self.outgoing is not None:

@@ -22,7 +22,7 @@ def key_element(confirmation: Confirmation, prompt: tuple[Prompt, ...]) -> GetDi
     spoken = Speak(f"You have a call. Press {KEY_NAMES.get(key, key)} to accept it.")
     return GetDigits(
         prompt or (spoken,),
-        timeout=KEY_TIMEOUT_S,
+        timeout=KEY_TIMEOUT_S if confirmation.timeout_s is None else confirmation.timeout_s,
         finish_on_key="",
         num_digits=1,
         retries=ATTEMPTS,

@@ -7,6 +7,7 @@ conference. As with conferences, status 202 or 204 means that the command has be
 from __future__ import annotations
 
 from http import HTTPStatus
+from typing import NamedTuple
 
 from ari_conf.core import commands as do
 from ari_conf.core.bounds import MAX_QUEUED, MAX_TRANSFERS
@@ -16,27 +17,57 @@ from ari_conf.core.calls.live_media import LiveMedia
 from ari_conf.core.effects import CommandReply, WarmSounds
 from ari_conf.core.elements import Play
 from ari_conf.core.hangup_codes import HangupCode
-from ari_conf.core.messages import Outputs, SoundRequested, SoundStopRequested, TransferRequested
+from ari_conf.core.messages import DepartureRequested, Outputs, SoundRequested, SoundStopRequested
 from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.core.queued_sound import SOUND_TYPES, is_of, sounds_of
 
+NO_SECOND_LEG = "the call has no second leg: legs={} is only for a call that a Dial element has connected; use aleg"
 TRANSFERABLE = FETCHING, RUNNING, IN_CONFERENCE
-NO_SECOND_LEG = "the call has no second leg: legs={} is only for a call that is bridged with another one; use aleg"
 NOT_ANSWERED = "the call is not answered yet: try again once it is"
 
 
-def handle_command(call: Call, queued: int, command_id: str, command: do.LiveCommand, now: int) -> Outputs:
-    """Apply the command to a call that is not ending; return its effects, with the reply last.
+class Leg(NamedTuple):
+    """Call that a command is for."""
 
-    `queued`: number of sounds that are queued for the call's member. A single output is a refusal, which has changed
-    nothing."""
-    refusal = _refusal(call, queued, command, now)
-    if refusal is not None:
-        status, error = refusal
-        return [CommandReply(command_id, status.value, (("error", error),))]
+    call: Call
+    queued: int
+    """Number of sounds that are queued for the call's member."""
+
+
+def handle_command(
+    first: Leg, second: Leg | None, command_id: str, command: do.LiveCommand, now: int
+) -> tuple[Outputs, list[Call]]:
+    """Apply the command to the legs that it is for, none of which is ending; return its effects, with the reply last,
+    and the calls that it has changed: none if it is refused.
+
+    `second`: the leg with which a Dial element has connected the call."""
+    legs = "both" if isinstance(command, do.StopPlayingToCall) else command.legs
+    chosen = [second] if second is not None and legs != "aleg" else []
+    if legs != "bleg":
+        chosen.append(first)
+    refusals = [_refusal(leg, command, now) for leg in chosen]
+    if second is None and legs != "aleg" and not isinstance(command, do.StopPlayingToCall):
+        refusals = [(HTTPStatus.CONFLICT, NO_SECOND_LEG.format(legs))]
+    for refusal in refusals:
+        if refusal is not None:
+            status, error = refusal
+            return [CommandReply(command_id, status.value, (("error", error),))], []
+    out: Outputs = []
+    for leg in chosen:
+        # The last one, which is the first leg if it is among them, replies.
+        *effects, reply = _apply(leg, leg is second, command_id, command, now)
+        out += effects
+    return [*out, reply], [leg.call for leg in chosen]
+
+
+def _apply(leg: Leg, is_second: bool, command_id: str, command: do.LiveCommand, now: int) -> Outputs:
+    call, queued = leg
     match command:
         case do.Transfer():
-            return _transfer(call, command_id, command, now)
+            if not is_second:
+                return _transfer(call, command.aleg_url, command.aleg_method, command_id, now)
+            detached = call.leave_first_leg()
+            return [*detached, *_transfer(call, command.bleg_url, command.bleg_method, command_id, now)]
         case do.PlayToCall(sound):
             behind = bool(queued) or (call.live is not None and bool(call.live.playback.queue))
             out: Outputs = [SoundRequested(call.call_uuid, sound)] if call.in_conference else call.play(sound, now)
@@ -53,19 +84,13 @@ def handle_command(call: Call, queued: int, command_id: str, command: do.LiveCom
     return [*out, _accepted(command_id, message)]
 
 
-def has_second_leg(call: Call) -> bool:
-    """Return whether the call is bridged with a leg that a command can be meant for. No element does that yet."""
-    return False
-
-
-def _refusal(call: Call, queued: int, command: do.LiveCommand, now: int) -> tuple[HTTPStatus, str] | None:
+def _refusal(leg: Leg, command: do.LiveCommand, now: int) -> tuple[HTTPStatus, str] | None:
     """Return status and reason if the command can't be applied, otherwise None."""
+    call, queued = leg
     if call.state is IDENTIFYING:
         return HTTPStatus.SERVICE_UNAVAILABLE, "the call has only just arrived: try again"
     if isinstance(command, do.StopPlayingToCall):
         return None
-    if command.legs != "aleg" and not has_second_leg(call):
-        return HTTPStatus.CONFLICT, NO_SECOND_LEG.format(command.legs)
     if isinstance(command, do.Transfer):
         return None if call.state in TRANSFERABLE else (HTTPStatus.CONFLICT, NOT_ANSWERED)
     if call.answered_at is None:
@@ -78,12 +103,12 @@ def _refusal(call: Call, queued: int, command: do.LiveCommand, now: int) -> tupl
     return None
 
 
-def _transfer(call: Call, command_id: str, command: do.Transfer, now: int) -> Outputs:
+def _transfer(call: Call, url: str, method: str, command_id: str, now: int) -> Outputs:
     if call.transfers >= MAX_TRANSFERS:
         return _refuse_transfer(call, command_id, now)
-    out = call.transfer_to(command.aleg_url, command.aleg_method, now)
+    out = call.transfer_to(url, method, now)
     if call.in_conference:
-        out.append(TransferRequested(call.call_uuid))
+        out.append(DepartureRequested(call.call_uuid))
     return [*out, _accepted(command_id, "call transferred")]
 
 
@@ -92,7 +117,7 @@ def _refuse_transfer(call: Call, command_id: str, now: int) -> Outputs:
     text = f"the call was transferred {MAX_TRANSFERS} times, the maximum; it was hung up at the next transfer"
     out: Outputs = [call.problem(ProblemKind.TOO_MANY_TRANSFERS, text, HangupCode.LOOP)]
     if call.in_conference:
-        out.append(TransferRequested(call.call_uuid))
+        out.append(DepartureRequested(call.call_uuid))
     out += call.hang_up("normal", HangupCode.LOOP, now)
     return [*out, CommandReply(command_id, HTTPStatus.CONFLICT.value, (("error", text),))]
 

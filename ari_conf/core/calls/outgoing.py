@@ -57,6 +57,8 @@ class Outgoing(msgspec.Struct):
     codec_known: bool = False
     rivals: tuple[str, ...] = ()
     """UUIDs of the calls of the same request that this one competes with, until one of them has won."""
+    first_leg: str = ""
+    """UUID of the call whose Dial element placed this one: it is told what becomes of it. Empty: none."""
     is_confirming: bool = False
     """True while the key of the confirmation is asked for."""
     machine: MachineDetection | None = None

@@ -180,6 +180,8 @@ class Conference(msgspec.Struct, Derived, tag=True):
     """Epoch milliseconds at which DestroyBridge is repeated."""
     watched_until: int | None = None
     """Epoch milliseconds until which viewers want to see who talks."""
+    is_private: bool = False
+    """True: only the two legs of a Dial know it. It has no name that others could use, and no place in the history."""
     ended_at: int | None = None
     """Epoch milliseconds of the decision to end it."""
     end_reason: ExitReason | None = None
@@ -194,6 +196,11 @@ class Conference(msgspec.Struct, Derived, tag=True):
         self.step = CurrentStep(creates_conference=True)
 
     # Derived values.
+
+    @property
+    def directory(self) -> str:
+        """Return the account among whose conferences its name is: see `elements.Conference.directory`."""
+        return "" if self.is_private else self.auth_id
 
     @property
     def members_in_bridge(self) -> list[Member]:
@@ -394,6 +401,9 @@ class Conference(msgspec.Struct, Derived, tag=True):
     # Joining.
 
     def claim_name(self) -> Outputs:
+        if self.is_private:
+            self.claim, self.bridge = ClaimState.GRANTED, BridgeState.CREATING
+            return [CreateBridge(self.bridge_id)]
         return [ClaimName(self.auth_id, self.name, self.conference_id)]
 
     def join(self, member: Member, now: int) -> Outputs:
@@ -870,6 +880,8 @@ class Conference(msgspec.Struct, Derived, tag=True):
 
     def _archive(self, member: Member, reason: ExitReason, now: int) -> Outputs:
         """Return what the history keeps of a member who has left."""
+        if self.is_private:
+            return []
         talks = [effect for effect in member.note_talk(now) if isinstance(effect, ArchiveTalks)]
         departed = MemberDeparted(
             ArchiveMember(
@@ -931,8 +943,11 @@ class Conference(msgspec.Struct, Derived, tag=True):
     def _release_name(self) -> Outputs:
         if self.claim is not ClaimState.GRANTED:
             return []
+        return self._free_name()
+
+    def _free_name(self) -> Outputs:
         self.claim = ClaimState.RELEASED
-        return [ReleaseName(self.auth_id, self.name, self.conference_id)]
+        return [] if self.is_private else [ReleaseName(self.auth_id, self.name, self.conference_id)]
 
     def _tear_down(self, now: int) -> Outputs:
         out: Outputs = []
@@ -1174,8 +1189,7 @@ class Conference(msgspec.Struct, Derived, tag=True):
         if self.claim is ClaimState.REQUESTED and self.bridge is BridgeState.NONE and claim_requested:
             # The bridge does not exist yet, and the name is released once the claim is granted.
             return out
-        self.claim = ClaimState.RELEASED
-        return [*out, ReleaseName(self.auth_id, self.name, self.conference_id), *self._destroy_bridge(now)]
+        return [*out, *self._free_name(), *self._destroy_bridge(now)]
 
     def _have_callback(self, action: CallbackAction) -> set[str]:
         """Return the UUIDs of the calls with this callback in the current step."""
