@@ -236,7 +236,7 @@ async def test_the_api_for_the_second_leg(api: Caller) -> None:
         await stage.until(lambda: "".join(digit for _, digit in bob.digits) == "7")
         wanted = {"legs": "bleg", "bleg_url": stage.receiver.url("/alone")}
         assert (await api.ask("POST", f"Call/{uuid}/", **wanted))[0] == 202
-        await stage.until(lambda: bob.hears(2175), description="Bob does not hear his own document")
+        await stage.until(lambda: bob.hears(2175), description="Bob does not hear the document")
         await stage.hears(ann, AFTER_HZ)
         bob.hang_up()
 

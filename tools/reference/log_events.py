@@ -420,8 +420,14 @@ EVENTS: dict[str, tuple[str, str]] = {
         "up to their own time limits. Repeated each minute.",
         REDIS,
     ),
+    "dialing not admitted": (
+        "Redis did not answer when a document's Dial was to place calls (`reason`): none was dialed, and the document "
+        "continued.",
+        REDIS,
+    ),
     "dialing refused": (
-        "The API refused to place a call, for `reason` ([Trunks](../operations/trunks.md#refusals)).",
+        "A call was not placed, for `reason` ([Trunks](../operations/trunks.md#refusals)): one of the API, or of a "
+        "document's Dial.",
         "Nothing, if the application was wrong. Otherwise change what the account may dial, or the trunks. If you do "
         "not know these calls, rotate the account's token.",
     ),

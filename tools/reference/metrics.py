@@ -59,6 +59,11 @@ SERVER: dict[str, tuple[str, str]] = {
         "Callbacks that were dropped because an account, or one conference and URL, had too many undelivered ones.",
         "It grows at all: callbacks are lost. Check `ari-conf lanes` and the account's problems.",
     ),
+    "ari_conf_dial_refusals_total": (
+        "Calls that this process refused to place, by reason ([Trunks](../operations/trunks.md#refusals)).",
+        "`destination_not_allowed`, `special_number` or `caller_id_not_allowed` grow: an application is misconfigured, "
+        "or a token is stolen. `trunks_full` grows: raise the limits of the trunks, or add one.",
+    ),
     "ari_conf_calls_placed_total": (
         "Placed calls that are over, by the trunk of the last attempt. `outcome` is `answered`, `busy`, `no-answer`, "
         "`timeout`, `cancel` or `failed`.",

@@ -9,12 +9,13 @@ from ari_conf.core import elements as el
 from ari_conf.core.account import MAX_MEMBERS, PLIVOS_MEMBERS
 from ari_conf.core.bounds import MAX_DIGITS, MAX_PATTERNS
 from ari_conf.core.calls.call import MAX_RAPID_DOCUMENTS
+from ari_conf.core.calls.confirmation import KEY_TIMEOUT_S
 from ari_conf.core.conferences.conference import MAX_CONFERENCE_S
 from ari_conf.documents import parser
 from ari_conf.media import ssml
 from tools.reference.markdown import IncompleteTable, code, compare, document, table
 
-TYPES: dict[str, type] = {kind.__name__: kind for kind in get_args(el.Element)}
+TYPES: dict[str, type] = {kind.__name__: kind for kind in (*get_args(el.Element), el.Number)}
 
 CONTENT = {
     "Play": "The URL of an mp3 or wav file, 10 MB at most.",
@@ -30,6 +31,9 @@ CONTENT = {
     "PreAnswer": "Elements that run as early media, before the call is answered.",
     "Conference": f"The name of the conference: trimmed, case-sensitive, any Unicode characters, {parser.MAX_NAME} at "
     "most.",
+    "Dial": f"The destinations, at most {el.MAX_NUMBERS}, which are called at the same time: the first who answers is "
+    "connected.",
+    "Number": "A number, or a SIP URI. `<User>` is the same, and takes SIP URIs only.",
 }
 ANSWERS = {
     "Play": "yes",
@@ -43,6 +47,8 @@ ANSWERS = {
     "Record": "yes",
     "PreAnswer": "no, nor do the elements in it",
     "Conference": "yes, when the caller is admitted",
+    "Dial": "yes, unless none of its destinations may be called",
+    "Number": "no",
 }
 REQUESTS = {
     "Play": "The file is fetched by GET, and kept as long as its `Cache-Control` says. A file that can't be played is "
@@ -67,6 +73,10 @@ REQUESTS = {
     "`callbackUrl` receives `enter`, `exit`, `digits`, `floor` and `record`. `action` is requested when the member has "
     "left, also if the caller hung up; the response is then ignored. `transcriptionUrl` receives the transcript. See "
     "[callbacks](callbacks.md).",
+    "Dial": "`callbackUrl` receives `answer`, `connected`, `digits` and `hangup`. `action` is requested when the "
+    "talk has ended or nobody was reached, also if the caller hung up; the response is then ignored. See "
+    "[Dialing in a document](../guide/dial.md).",
+    "Number": "None.",
 }
 METHOD = "HTTP method of the request"
 URLS = "a [sound document](#sound-documents), or an audio file"
@@ -134,8 +144,7 @@ MEANINGS: dict[str, dict[str, str]] = {
         "playBeep": "true: a tone of 1000 Hz and 400 ms precedes the recording, and is not part of it.",
         "recordSession": "true: the call is recorded in the background until it ends: what the caller says and what "
         "they hear. The next element runs at once; `timeout`, `finishOnKey` and `playBeep` have no effect.",
-        "startOnDialAnswer": "true: as `recordSession`, from the moment when a Dial is answered. There is no Dial yet, "
-        "so the element is skipped, with a warning.",
+        "startOnDialAnswer": "true: as `recordSession`, from the moment when a Dial that follows is answered.",
         "recordChannelType": "stereo: the caller on the left channel, what they hear on the right one; mono: both "
         "mixed. Only of a recording in the background: one of the caller's voice alone is mono.",
         "transcriptionType": "`auto`: the recording is transcribed. `hybrid` and `manual` are treated as `auto`.",
@@ -180,6 +189,31 @@ MEANINGS: dict[str, dict[str, str]] = {
         "transcriptionLanguage": "Spoken language; without it, the account's. Not part of Plivo's XML.",
         "sendDigits": "Sent into the conference when the member enters the mix; w pauses for 0.5 s, W for 1 s.",
     },
+    "Dial": {
+        "action": "Requested when the Dial is over, with its result.",
+        "method": f"{METHOD} to `action`.",
+        "hangupOnStar": "true: the caller's key `*` ends the talk, and the document continues.",
+        "timeLimit": "Seconds from the answer on after which the second call is hung up.",
+        "timeout": "Seconds within which somebody has to answer.",
+        "callerId": "Number that the destinations are shown; the account must be allowed to show it. Not given: the "
+        "caller's number or, if the account may not show that, the number that was called.",
+        "callerName": "Name that the destinations are shown. Not given: the number.",
+        "confirmSound": f"Asks for the key; names {URLS}. Not given: the server asks.",
+        "confirmKey": "Key that the person who answers has to press. Not given: the answer is enough.",
+        "confirmTimeout": f"Seconds after the prompt within which the key is awaited; by default {KEY_TIMEOUT_S}.",
+        "dialMusic": "Sound that the caller hears until somebody answers. real, or not given: ringing.",
+        "callbackUrl": "Receives the callbacks.",
+        "callbackMethod": f"{METHOD} to `callbackUrl`.",
+        "redirect": "true: the response of `action` is a document that replaces the rest of this one. false: the "
+        "response is ignored and the next element runs.",
+        "digitsMatch": f"Patterns that are reported when the caller enters them; at most {MAX_PATTERNS}.",
+        "digitsMatchBLeg": f"Patterns that are reported when the person called enters them; at most {MAX_PATTERNS}.",
+        "sipHeaders": "Headers of the INVITEs: `Team=blue` is sent as `X-PH-Team: blue`.",
+    },
+    "Number": {
+        "sendDigits": "Digits that are sent after the answer; w pauses for 0.5 s, W for 1 s.",
+        "sipHeaders": "Headers of this INVITE alone, besides those of the Dial.",
+    },
 }
 
 EXAMPLES = {
@@ -196,6 +230,9 @@ EXAMPLES = {
     "    <Speak>Press 1 for sales, 2 for support.</Speak>\n  </GetInput>\n  <Speak>You pressed nothing.</Speak>",
     "DTMF": '<DTMF async="false">1w23</DTMF>\n  <Speak>Done.</Speak>',
     "PreAnswer": '<PreAnswer>\n    <Speak>All agents are busy.</Speak>\n  </PreAnswer>\n  <Hangup reason="busy"/>',
+    "Dial": '<Dial action="https://example.com/dialed" timeout="30">\n    <Number>+4930123456</Number>\n'
+    "    <User>sip:ann@pbx.example.com</User>\n  </Dial>",
+    "Number": '<Dial>\n    <Number sendDigits="wwww42">+4930123456</Number>\n  </Dial>',
     "Conference": '<Conference callbackUrl="https://example.com/events#rc=3&amp;rp=all" record="true"\n'
     '              enterSound="beep:1" startConferenceOnEnter="false">standup</Conference>\n  <Speak>Goodbye.</Speak>',
 }

@@ -131,7 +131,7 @@ class DialRun(msgspec.Struct):
 
 
 class Leg(Protocol):
-    """What a callback says of the second leg: it is a `Call`."""
+    """Part of the second leg, a `Call`, that a callback is about."""
 
     call_uuid: str
     from_: str
