@@ -99,8 +99,11 @@ def call_violations(call: Call) -> Iterator[str]:
             yield "it is not answered, but runs a document"
         return
     is_idle = running is None and call.fetch_purpose is None
-    may_idle = call.state is CallState.DETECTING or (call.dial is not None and not call.dial.is_admitted)
-    if (running is not None and call.fetch_purpose is not None) or is_idle != may_idle:
+    must_idle = call.state is CallState.DETECTING or (call.dial is not None and not call.dial.is_admitted)
+    # While the confirmation's sound document is being fetched, nothing runs yet.
+    may_idle = must_idle or call.state is CallState.CONFIRMING
+    both = running is not None and call.fetch_purpose is not None
+    if both or (must_idle and not is_idle) or (is_idle and not may_idle):
         yield "its running element or request"
     if not 0 <= call.position <= len(call.elements):
         yield "its position in the document"

@@ -16,6 +16,8 @@ PATTERNS: tuple[tuple[str, ...], ...] = ((), (), ("1", "12", "123"), ("12", "23"
 
 LIVE = 100_000
 """Documents of this number and above also have elements that the API's commands on calls concern."""
+DIALS = 200_000
+"""Documents of this number and above call people."""
 
 
 def document(number: int) -> tuple[el.Element, ...]:
@@ -27,6 +29,8 @@ def document(number: int) -> tuple[el.Element, ...]:
     stays = [e for _ in range(dice.choice((1, 1, 1, 2))) for e in (conference(dice, number), other(dice, number))]
     # Apart from the dice, which all other documents are drawn with.
     recorded = [record(Random(-number), number)] if number % 7 == 3 else []
+    if number >= DIALS:
+        stays = [dial(Random(-number), number), *stays]
     return tuple(recorded + before + stays[: dice.choice((1, 2, 4))])
 
 
@@ -40,6 +44,25 @@ def record(dice: Random, number: int) -> el.Record:
         record_session=dice.random() < 0.5,
         record_channel_type=dice.choice(("mono", "stereo")),
         callback_url=dice.choice((None, "http://callback.example/1")),
+    )
+
+
+def dial(dice: Random, number: int) -> el.Dial:
+    return el.Dial(
+        tuple(
+            el.Number(f"+49{number}{n}", send_digits=dice.choice(("", "9"))) for n in range(dice.choice((1, 1, 2, 3)))
+        ),
+        action=dice.choice((None, f"http://action.example/{number // 3}")),
+        redirect=dice.random() < 0.6,
+        hangup_on_star=dice.random() < 0.3,
+        time_limit=dice.choice((4, 20, 3600)),
+        timeout=dice.choice((3, 20, 120)),
+        confirm_key=dice.choice((None, None, "1")),
+        confirm_sound=dice.choice((None, SOUND, "http://sounds.example/fails")),
+        dial_music=dice.choice((None, "http://media.example/a.mp3")),
+        callback_url="http://dial.example/",
+        digits_match=dice.choice(PATTERNS),
+        digits_match_b_leg=dice.choice(PATTERNS),
     )
 
 

@@ -14,7 +14,7 @@ from ari_conf.core import elements as el
 from ari_conf.core import events as ev
 from ari_conf.core import ids, invariants
 from ari_conf.core.calls.call import Call
-from ari_conf.core.calls.call_state import UNANSWERED
+from ari_conf.core.calls.call_state import UNANSWERED, CallState
 from ari_conf.core.conferences.conference import Conference
 from ari_conf.core.conferences.member_state import MemberState
 from ari_conf.core.engine import Engine
@@ -416,7 +416,8 @@ class Judge:
     # The state.
 
     def _live_ones(self) -> list[Conference]:
-        return [c for c in self.engine.conferences.values() if not c.ending]
+        """Return the conferences that others know of: those of a Dial have no callbacks to judge them by."""
+        return [c for c in self.engine.conferences.values() if not (c.ending or c.is_private)]
 
     def _as_written(self, key: str, thing: Call | Conference) -> bytes:
         """Return the persisted form. Of a conference's members, only those reported as changed are written."""
@@ -460,7 +461,9 @@ class Judge:
         for call in self.engine.calls.values():
             assert where.pop(call.call_uuid, 0) == int(call.in_conference), "a call is in one conference, or in none"
             busy = call.running is not None or call.fetch_purpose is not None or call.account is None
-            busy = busy or call.state in UNANSWERED or call.call_uuid in self.holding
+            busy = busy or call.state in UNANSWERED or call.call_uuid in self.holding or call.dial is not None
+            # The sound document that asks for the key is being fetched.
+            busy = busy or call.state is CallState.CONFIRMING
             assert busy or call.is_ending, "the document goes on after each element"
         assert not where, "a member without a call"
 

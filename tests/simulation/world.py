@@ -34,7 +34,15 @@ PROMPT_MS = 1000
 AGAIN_LATE = (ev.ChannelHungUp, ev.BridgeCreated, ev.BridgeDestroyed, ev.PlaybackFinished, ev.RecordingFinished,
               ev.RecordingStarted, ev.DocumentFetched, ev.SoundDocumentFetched, ev.SoundPrepared, ev.NameClaimed,
               ev.CallIdentified)  # fmt: skip
-REPLIED = (do.IdentifyCall, do.ReadCodec, do.FetchDocument, do.FetchSoundDocument, do.PrepareSound, do.ClaimName)
+REPLIED = (
+    do.AdmitDial,
+    do.IdentifyCall,
+    do.ReadCodec,
+    do.FetchDocument,
+    do.FetchSoundDocument,
+    do.PrepareSound,
+    do.ClaimName,
+)
 FAILING = (do.RemoveChannel, do.HangUp, do.DestroyBridge, do.MuteChannel, do.StopMusic, do.StopPlayback,
            do.DetectTalking, do.StopRecording, do.DeafenChannel, do.StartMusic, do.AddChannel,
            do.CreateChannel, do.DialChannel)  # fmt: skip
@@ -82,6 +90,16 @@ def placed(name: str, number: int, expires_at: int) -> ev.CommandReceived:
     )
     command = api.PlaceCalls(Account("B" if number % 5 == 0 else "A"), options, calls)
     return ev.CommandReceived(f"place{name}", api.ForAccount(command.account.auth_id, command), expires_at)
+
+
+def _admitted(dial_id: str, legs: tuple[tuple[str, str], ...]) -> ev.DialAdmitted:
+    """Return that these calls may be placed, but those to a number that ends in 7."""
+    calls = tuple(
+        CallToPlace(uuid, to, "+4940", "", (DialAttempt("first", f"PJSIP/{to}@first"),))
+        for uuid, to in legs
+        if not to.endswith("7")
+    )
+    return ev.DialAdmitted(dial_id, calls, ("not allowed",) if len(calls) < len(legs) else ())
 
 
 @dataclass(frozen=True)
@@ -395,6 +413,8 @@ class World:
                 return ev.CallIdentified(call_uuid, None if failed else account, (("X-PH-Team", "blue"),))
             case do.ReadCodec(call_uuid):
                 return ev.CodecRead(call_uuid, not failed)
+            case do.AdmitDial(dial_id, _, legs):
+                return _admitted(dial_id, () if failed else legs)
             case do.FetchDocument(fetch_id, _, source):
                 if failed:
                     invalid = len(fetch_id) % 2 == 0
