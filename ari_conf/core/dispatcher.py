@@ -278,9 +278,6 @@ class Dispatcher:
         registry, element = self._registry, message.element
         call = registry.calls[message.call_uuid]
         conference = registry.conference_named(element.directory(call.auth_id), element.name)
-        if element.dialed_by not in ("", call.call_uuid) and (conference is None or conference.ending):
-            # The caller has just left, so that nobody would ever come.
-            return [JoinSkipped(call.call_uuid, None)]
         account = call.account or Account(call.auth_id)
         refused = account.refused_members(element.max_members)
         out: Outputs = [call.problem(ProblemKind.DOCUMENT_WARNING, refused)] if refused else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import Any
 
 import pytest
@@ -12,7 +13,11 @@ from ari_conf.core import events as ev
 from ari_conf.core import invariants
 from ari_conf.core.calls.call_state import CallState
 from ari_conf.core.elements import Dial, GetDigits, Hangup, Number, Record, Speak, Wait
+from ari_conf.core.engine import Engine
+from ari_conf.core.expectations import AsteriskState
 from ari_conf.core.placing import RINGBACK
+from ari_conf.core.restoration import Restoration
+from tests.core.copies import copied
 from tests.core.stage import ACTION, HANGUP, Stage
 
 CALLBACK = "http://dial.example/"
@@ -360,6 +365,46 @@ def test_what_becomes_of_the_legs_is_lost(stage: Stage) -> None:
     assert not results(stage)
     stage.pass_time(200)
     assert results(stage)[0]["DialStatus"] == "failed" and "lost" in stage.problems()[-1][1]
+
+
+def restored(stage: Stage, *without: str) -> tuple[Engine, list[do.Effect]]:
+    """Return an engine that takes over without the records of these calls, and the effects of that."""
+    numbers = count(1)
+    engine = Engine(lambda: f"new{next(numbers)}", "https://conference.example")
+    restoration = Restoration(engine)
+    calls = [copied(call) for key, call in stage.engine.calls.items() if key not in without]
+    restoration.add(calls, [copied(c) for c in stage.engine.conferences.values()], 100)
+    return engine, restoration.finish(stage.now)
+
+
+def test_a_takeover_while_the_policy_is_asked_asks_again(stage: Stage) -> None:
+    stage.held = {do.AdmitDial}
+    dial(stage, "bob")
+    (asked,) = stage.all(do.AdmitDial)
+    engine, effects = restored(stage)
+    assert effects == []
+    there = AsteriskState(dict.fromkeys(stage.asterisk.channels, False), {})
+    assert asked in engine.calls["call-host"].resume(there)
+
+
+def test_a_takeover_without_the_record_of_the_caller_ends_the_second_leg(stage: Stage) -> None:
+    dial(stage, "bob")
+    stage.phone("bob", "ring")
+    leg = stage.leg("bob")
+    assert leg is not None
+    _, effects = restored(stage, "call-host")
+    assert leg.channel_id in {e.channel_id for e in effects if isinstance(e, do.HangUp)}
+
+
+def test_a_takeover_without_the_record_of_the_second_leg_goes_on(stage: Stage) -> None:
+    dial(stage, "bob")
+    leg = stage.leg("bob")
+    assert leg is not None
+    engine, effects = restored(stage, leg.call_uuid)
+    assert do.HangUp("host") not in effects
+    call = engine.calls["call-host"]
+    assert call.dial is None or not call.dial.legs
+    assert [e.channel_id for e in effects if isinstance(e, do.RemoveChannel)] == ["host"]
 
 
 def test_a_dial_first_of_all_answers_only_if_it_may_dial(stage: Stage) -> None:

@@ -10,8 +10,7 @@ from ari_conf.core import effects as do
 from ari_conf.core import invariants
 from ari_conf.core.calls.call_state import CallState
 from ari_conf.core.elements import Play, Speak
-from ari_conf.core.placing import Confirmation
-from ari_conf.media.tones import RINGBACK
+from ari_conf.core.placing import RINGBACK, Confirmation
 from tests.core.stage import Stage, stay
 
 STATUS = "http://status.example/"

@@ -195,9 +195,9 @@ OF_PROMISES = (
     Bug("the last one out ends it", C,
         '        if not self.members:\n            # Spec: "The last one out ends it."\n            return self._start_ending("conference_ended", now)\n', "", "smooth"),
     Bug("an ID comes once", T, "        registry.next_member_id += 1\n", "", "smooth"),
-    Bug("the name is free", C, "        return [ReleaseName(self.auth_id, self.name, self.conference_id)]\n", "        return []\n", "smooth"),
+    Bug("the name is free", C, "return [] if self.is_private else [ReleaseName(self.auth_id, self.name, self.conference_id)]", "return []", "smooth"),
     Bug("the bridge is destroyed", C, "            out += self._destroy_bridge(now)\n        return out\n", "            self.bridge = BridgeState.DESTROYED\n        return out\n", "smooth"),
-    Bug("a name belongs to one account", T, "registry.conference_named(call.auth_id, element.name)",
+    Bug("a name belongs to one account", T, "registry.conference_named(element.directory(call.auth_id), element.name)",
         "next((c for c in registry.conferences.values() if registry.has_name(c) and c.name == element.name), None)", "smooth"),
     Bug("history: what has ended is in it", T, "            if registry.ended:\n", "            if not registry.ended:\n", "cut"),
     Bug("history: everybody who was in is in it", C, "        out += self._archive(member, reason, now)\n", "", "cut"),
@@ -211,8 +211,8 @@ OF_PROMISES = (
     Bug("deadlines: no busy loop", C, "            member.wait_sound_retry_at = None\n", "            pass\n", "smooth"),
     Bug("deadlines: a matcher's is over when it is decided", "conferences/digit_matching.py",
         '        """Decide all pending digits, because no further digit will come."""\n        self.deadline = None\n', '        """Decide all pending digits, because no further digit will come."""\n', "smooth"),
-    Bug("the document goes on", CALL, "        self.running = self.conference_id = None\n        if self.transfer",
-        "        self.conference_id = None\n        if self.transfer", "smooth"),
+    Bug("the document goes on", CALL, "        self.running = self.conference_id = None\n        out = self._release_legs",
+        "        self.conference_id = None\n        out = self._release_legs", "smooth"),
     Bug("what was written is read as it was", CALL, "        self.constant_params = None\n        self.step_reports = []\n",
         "        self.constant_params, self.position = None, 0\n        self.step_reports = []\n", "smooth"),
     Bug("what changed is written: talking", D, "        registry.touched.add(conference.conference_id)\n        out = conference.handle_talking(event, now)\n",
@@ -267,8 +267,8 @@ OF_DEFECTS = (
     Bug("defect: the exits of members who are in are reported", C, "out += tried(lambda: self._exit(member, now))", "tried(lambda: self._exit(member, now))", "broken"),
     Bug("defect: callbacks that the step has numbered are sent", C, "        out: Outputs = [*self.step.reports]\n", "        out: Outputs = []\n", "broken"),
     Bug("defect: recordings are handed over", C, "        out += tried(lambda: self._hand_over(now))\n", "", "broken"),
-    Bug("defect: names are free", C, "        return [*out, ReleaseName(self.auth_id, self.name, self.conference_id), *self._destroy_bridge(now)]\n", "        return [*out, *self._destroy_bridge(now)]\n", "broken"),
-    Bug("defect: bridges are destroyed", C, "self.conference_id), *self._destroy_bridge(now)]", "self.conference_id)]", "broken"),
+    Bug("defect: names are free", C, "        return [*out, *self._free_name(), *self._destroy_bridge(now)]\n", "        return [*out, *self._destroy_bridge(now)]\n", "broken"),
+    Bug("defect: bridges are destroyed", C, "*self._free_name(), *self._destroy_bridge(now)]", "*self._free_name()]", "broken"),
     Bug("defect: calls are hung up and told", G, "            effects += self.end_call(call, INTERNAL_ERROR, now)\n        self.update_indexes()", "            pass\n        self.update_indexes()", "broken"),
     Bug("defect: a call that breaks leaves its conference", G, "            effects += self.end_membership(conference, member, now)\n        return effects\n", "            pass\n        return effects\n", "test_abort"),
     Bug("defect: what was decided is done", G, "            effects += failure.decided\n", "            pass\n", "broken"),
@@ -291,7 +291,7 @@ OF_CRASHES = (
     Bug("crash: an account is looked up again", CALL, "            out.append(IdentifyCall(self.call_uuid, self.channel_id, self.auth_id))\n", "            pass\n", "cut"),
     Bug("crash: a call is answered after all", CALL, "            out.append(Answer(self.channel_id))\n", "            pass\n", "cut"),
     Bug("crash: a document is asked for again", CALL, "            out.append(self.pending_fetch)\n", "            pass\n", "cut"),
-    Bug("crash: a hang-up is done after all", CALL, "            return [HangUp(self.channel_id)]\n        out: Outputs = []\n        if self.account", "            return []\n        out: Outputs = []\n        if self.account", "cut"),
+    Bug("crash: a hang-up is done after all", CALL, "            return [HangUp(self.channel_id)]\n        out: Outputs = []\n        if self.dial", "            return []\n        out: Outputs = []\n        if self.dial", "cut"),
     Bug("crash: a member who leaves and is hung up leaves first", R, "        if not call.is_ending:\n            out += _switched_off(engine, call)\n            out += call.resume(there)\n", "        out += _switched_off(engine, call)\n        out += call.resume(there)\n", "test_reconciliation_plan"),
     Bug("crash: a sound that never began begins", PLAYER, "        return self.repeat_effects() if unconfirmed and self.playback_id not in there.playbacks else []\n", "        return []\n", "cut"),
     Bug("crash: a sound that has begun is not heard twice", "playback/player.py", "                    self.confirmed_started, self.heard_since = True, now\n", "                    pass\n", "cut"),
@@ -363,7 +363,7 @@ OF_PLACED_CALLS = (
     Bug("placed: it ends at its time limit", OUT, "        self.ends_at = now + self.time_limit_s * 1000\n", "        self.ends_at = now + 10**12\n", "test_outgoing"),
     Bug("placed: an expired request is not dialed by the next way", CALL, "if effect.not_after and effect.not_after < now:", "if False:", "test_outgoing"),
     Bug("placed: a channel that nobody waits for is hung up", D, "if call is not None else [HangUp(event.channel_id)]", "if call is not None else []", "test_outgoing"),
-    Bug("placed: what is beyond the rate waits", D, "            is_due = turn <= now\n", "            is_due = True\n", "test_outgoing"),
+    Bug("placed: what is beyond the rate waits", "registry.py", "if call.outgoing.dial_at <= now else", "if True else", "test_outgoing"),
     Bug("placed: a refused request does not count in the rate", D, "        turns = [max(turn, now", "        pace.take(account.auth_id, len(placed), now)\n        turns = [max(turn, now", "test_outgoing"),
     Bug("placed, crash: a channel is requested after all", CALL, "return [] if self.channel_id in there.channels else [request]", "return []", "cut placed"),
     Bug("placed, crash: one that exists is dialed", CALL, "if_there=ev.ChannelCreated(channel_id))", ")", "cut placed"),
@@ -408,7 +408,7 @@ LIVE, COMMANDS, GATHER = "calls/live_media.py", "calls/live_commands.py", "calls
 OF_LIVE_CALLS = (
     Bug("transfer: what runs is broken off", CALL, "        stopped = self._stop_running(now)\n", "        stopped: Outputs = []\n", "test_live_commands"),
     Bug("transfer: it waits until the conference has released the call", CALL, "return stopped if self.in_conference else stopped + self._start_transfer(now)", "return stopped + self._start_transfer(now)", "test_live_commands"),
-    Bug("transfer: the member leaves the conference", COMMANDS, "    out = call.transfer_to(command.aleg_url, command.aleg_method, now)\n    if call.in_conference:\n", "    out = call.transfer_to(command.aleg_url, command.aleg_method, now)\n    if False:\n", "calls"),
+    Bug("transfer: the member leaves the conference", COMMANDS, "    out = call.transfer_to(url, method, now)\n    if call.in_conference:\n", "    out = call.transfer_to(url, method, now)\n    if False:\n", "calls"),
     Bug("transfer: the exit callback says so", T, 'conference.leave(call.channel_id, "transfer", now)', 'conference.leave(call.channel_id, "kick", now)', "test_live_commands"),
     Bug("transfer: after the conference it begins", CALL, "self._start_transfer(now) if begins else", "self._start_transfer(now) if False else", "calls"),
     Bug("transfer: not without end", COMMANDS, "if call.transfers >= MAX_TRANSFERS:", "if False:", "test_live_commands"),
@@ -432,6 +432,25 @@ OF_LIVE_CALLS = (
     Bug("crash: a sound of the API that ended is over", CALL, "        for player in self._players():\n            yield from player.expectations()\n", "        for player in [p for p in (self.player,) if p]:\n            yield from player.expectations()\n", "test_reconciliation_plan"),
 )  # fmt: skip
 
+DIAL = "calls/dial_element.py"
+OF_DIALS = (
+    Bug("Dial: nothing is dialed before it is admitted", CALL, "        if not placed:\n            return out + self._finish_dial(run, now)\n", "", "test_dial"),
+    Bug("Dial: the caller who hangs up cancels the calls", CALL, "        return [self._legs_released(self.dial)]\n", "        return []\n", "dials"),
+    Bug("Dial: when nobody is left to answer, the document goes on", CALL, "return [] if run.legs else [DepartureRequested(self.call_uuid)]", "return []", "test_dial"),
+    Bug("Dial: the others are told that one has won", T, "            leg.outgoing.rivals = tuple(uuid for uuid in rivals if uuid != leg.call_uuid)\n", "", "dials"),
+    Bug("Dial: its conference has no name for others", "conferences/conference.py", 'return "" if self.is_private else self.auth_id', "return self.auth_id", "test_dial"),
+    Bug("Dial: its conference is not in the history", "archive.py", "if conference.entered and not conference.is_private:", "if conference.entered:", "test_dial"),
+    Bug("Dial: who does not press the key was not reached", DIAL, '"no-answer" if status == "completed" else status', "status", "dials"),
+    Bug("Dial: the star is the caller's", DIAL, "digits_match=element.digits_match, hangup_on_star=element.hangup_on_star)", "digits_match=element.digits_match)", "test_dial"),
+    Bug("Dial: digits are told as its own", T, "        if element.dialed_by:\n            return self._build_dial_callback(message, now)\n", "", "test_dial"),
+    Bug("Dial: the caller does not wait for calls that are lost", DIAL, "self.gives_up_at = now + delay_ms + self.element.timeout * 1000 + GRACE_MS", "self.gives_up_at = None", "test_dial"),
+    Bug("Dial: a recording begins at the answer", CALL, "return told + self._begin_recording_on_answer(now)", "return told", "test_dial"),
+    Bug("Dial: a second leg that is transferred is on its own", COMMANDS, "            detached = call.leave_first_leg()\n", "            detached: Outputs = []\n", "test_dial"),
+    Bug("crash: the policy is asked again", CALL, "            out.append(self._dial_admission(self.dial))\n", "            pass\n", "test_dial"),
+    Bug("crash: a call without its Dial is ended", REST, "        return first is not None and first.dial is not None and call_uuid in first.dial.legs\n", "        return True\n", "test_dial"),
+    Bug("crash: a Dial goes on without a call that is lost", REST, "                effects += self._abort_handler.deliver_separately(call.on_leg_lost(leg, now), now)\n", "                pass\n", "test_dial"),
+)  # fmt: skip
+
 BUGS = (
     OF_ATTRIBUTES + OF_PROMISES + OF_FAILURES + OF_DEFECTS + OF_CRASHES + OF_PLACED_CALLS + OF_MACHINES + OF_LIVE_CALLS
-)
+) + OF_DIALS

@@ -31,6 +31,9 @@ SIMULATED = {
     "cut placed": "test_placed_crashes import cut_placed_courses as run; run(20, 5)",
     "cut": "test_crashes import cut_courses as run; run(14, 9)",
     "calls": "test_live_commands import command_courses as run; run(SEEDS)",
+    "dials": "test_dials import dial_courses as run; run('smooth', SEEDS)",
+    "rough dials": "test_dials import dial_courses as run; run('rough', SEEDS)",
+    "cut dials": "test_dials import cut_dial_courses as run; run(range(20), 5)",
     "cut calls": "test_crashes import LIVE, cut_courses as run; run(14, 9, LIVE)",
 }
 SIMULATE = f"""

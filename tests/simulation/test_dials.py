@@ -1,5 +1,5 @@
-"""Documents that call people, whatever happens or fails: the caller talks to one person at most, each Dial has one result,
-nobody is left ringing or alone, and a crash at any moment changes none of it."""
+"""Documents that call people, whatever happens or fails: the caller talks to one person at most, each Dial has one
+result, nobody is left ringing or alone, and a crash at any moment changes none of it."""
 
 from __future__ import annotations
 
@@ -93,10 +93,9 @@ class Dialing(World):
         super().arrive(number + DIALS)
 
 
-@pytest.mark.parametrize("kinds", KINDS)
-def test_each_dial_has_one_result_whatever_happens(kinds: str) -> None:
+def dial_courses(kinds: str, seeds: int) -> None:
     connected = 0
-    for seed in range(SEEDS):
+    for seed in range(seeds):
         dice, world = Random(seed), Dialing()
         try:
             for _ in range(STEPS):
@@ -106,7 +105,12 @@ def test_each_dial_has_one_result_whatever_happens(kinds: str) -> None:
             error.add_note(f"seed {seed}")
             raise
         connected += sum("connected" in told for told in world.judge.results.told.values())  # type: ignore[attr-defined]
-    assert connected > SEEDS // 2, "hardly any Dial connects anybody"
+    assert connected > seeds // 2, "hardly any Dial connects anybody"
+
+
+@pytest.mark.parametrize("kinds", KINDS)
+def test_each_dial_has_one_result_whatever_happens(kinds: str) -> None:
+    dial_courses(kinds, SEEDS)
 
 
 class MortalDialing(Mortal):
@@ -154,11 +158,10 @@ def cut(seed: int, dies: frozenset[int], away: int = 0) -> MortalDialing:
     return world
 
 
-@pytest.mark.parametrize("part", range(2))
-def test_wherever_it_dies_each_dial_has_one_result(part: int) -> None:
-    for seed in range(part, CRASH_SEEDS, 2):
+def cut_dial_courses(seeds: range, every: int) -> None:
+    for seed in seeds:
         length, dice = cut(seed, frozenset()).moments, Random(seed)
-        for moment in range(1 + dice.randrange(EVERY), length + 1, EVERY):
+        for moment in range(1 + dice.randrange(every), length + 1, every):
             again = dice.choice(((), (1,), (2,), (1, 2, 3), (7,)))
             dies = frozenset({moment, *(moment + more for more in again)})
             try:
@@ -166,3 +169,8 @@ def test_wherever_it_dies_each_dial_has_one_result(part: int) -> None:
             except BaseException as error:
                 error.add_note(f"seed {seed}, cut at {sorted(dies)}")
                 raise
+
+
+@pytest.mark.parametrize("part", range(2))
+def test_wherever_it_dies_each_dial_has_one_result(part: int) -> None:
+    cut_dial_courses(range(part, CRASH_SEEDS, 2), EVERY)

@@ -614,19 +614,23 @@ class Call(msgspec.Struct, Derived, tag=True):
     def on_join_skipped(self, now: int) -> Outputs:
         # Spec: "The element and its action are skipped; the next element runs."
         self.running = self.conference_id = None
-        if self.dial is not None:
-            return self._on_dial_left(self.dial, now)
         return self._continue(now)
 
     def on_member_released(self, released: MemberReleased, now: int) -> Outputs:
         """Continue after the conference: request the element's action, or run the next element."""
         self.running = self.conference_id = None
-        if self.dial is not None:
-            return self._on_dial_left(self.dial, now)
+        out = self._release_legs()
         if self.transfer is not None:
-            # What runs is broken off: the conference's action is not requested.
-            return self._hangup_callback(now) if self.is_ending else self._continue(now)
-        element, params = released.element, released.params
+            # What runs is broken off: the element's action is not requested.
+            self.dial = None
+            return out + (self._hangup_callback(now) if self.is_ending else self._continue(now))
+        if self.dial is not None:
+            return out + self._finish_dial(self.dial, now)
+        return self._end_element(released.element, released.params, now)
+
+    def _end_element(self, element: Conference | Dial, params: Params, now: int) -> Outputs:
+        """Request the action of an element that is over, or run the next element. `params`: empty if there is nothing
+        that the action could be told."""
         if self.is_ending or not element.redirect:
             # Spec: the action is also requested if the caller hung up or redirect is false; the reply is then ignored.
             requested: Outputs = []
@@ -976,35 +980,19 @@ class Call(msgspec.Struct, Derived, tag=True):
         params = callback_params(action, self.call_uuid, leg, now, digits)
         return [self.callback(element.callback_url, element.callback_method, EVENT_NAMES[action], params)]
 
-    def _on_dial_left(self, run: DialRun, now: int) -> Outputs:
-        """Go on after the conference of the Dial element: what remains of its legs is hung up."""
-        if run.legs:
-            run.note_left()
-        released: Outputs = [self._legs_released(run)]
-        if self.transfer is not None:
-            # What runs is broken off: the element's action is not requested.
-            self.dial = None
-            return released + (self._hangup_callback(now) if self.is_ending else self._continue(now))
-        return released + self._finish_dial(run, now)
+    def _release_legs(self) -> Outputs:
+        """Hang up what remains of the legs of the Dial element whose conference the call has left."""
+        if self.dial is None or not self.dial.legs:
+            return []
+        self.dial.note_left()
+        return [self._legs_released(self.dial)]
 
     def _legs_released(self, run: DialRun) -> LegsReleased:
         return LegsReleased(self.call_uuid, run.legs, run.element)
 
     def _finish_dial(self, run: DialRun, now: int) -> Outputs:
-        """Request the element's action, or run the next element."""
-        element, params = run.element, run.action_params(self.call_uuid)
         self.dial = None
-        if self.is_ending or not element.redirect:
-            out: Outputs = []
-            if element.action is not None:
-                out = [self.callback(element.action, element.method, "Redirect", params)]
-            return out + (self._hangup_callback(now) if self.is_ending else self._continue(now))
-        if element.action is None:
-            return self._continue(now)
-        return [
-            *self._request_document("action", element.action, element.method, "Redirect", params, now),
-            *self._play_live(now),
-        ]
+        return self._end_element(run.element, run.action_params(self.call_uuid), now)
 
     def _begin_recording_on_answer(self, now: int) -> Outputs:
         recording, self.on_dial_answer = self.on_dial_answer, None

@@ -1,8 +1,8 @@
 """Dial: calls people on behalf of a call, and connects it with the first who answers.
 
 The legs are calls of their own, which are placed like those of the API. Both legs meet in a conference that only they
-know: the caller waits there and hears the dial music; the leg that wins joins; when one of the two leaves, the
-conference ends for the other one, and the caller's document continues.
+know: the caller waits there and hears the dial music, and the leg that wins joins. When one of the two leaves, the
+other one does: the caller's document continues, and the second leg is hung up.
 
 Nothing is dialed before the dialing policy has admitted it: `AdmitDial` asks, and a process that takes over asks again.
 """
@@ -90,7 +90,6 @@ class DialRun(msgspec.Struct):
         return Conference(
             self.dial_id,
             call_uuid,
-            stay_alone=False,
             hangup_on_star=hangup_on_star,
             callback_url=url,
             digits_match=digits_match,
