@@ -20,6 +20,7 @@ import numpy as np
 from demo import audio_analysis, sip
 from demo.codec import PCMU
 from demo.phone import now_ms
+from demo.received_audio import Samples
 from demo.rtp import RtpSession, RtpThread, Sound
 from tests import lateness
 
@@ -99,11 +100,15 @@ class CalledPhone:
                 self._send(sip.reply(message, "200 OK", []))
             self._arrived.set()
 
-    def hears(self, hz: int) -> bool:
-        """Return True if the phone has heard that tone for a while."""
+    def heard(self) -> Samples:
+        """Return all that the phone has heard."""
         assert self._session is not None
         heard = self._session.recorder.heard()
-        return bool(audio_analysis.intervals_of(heard.since(heard.start_ms), hz))
+        return heard.since(heard.start_ms)
+
+    def hears(self, hz: int) -> bool:
+        """Return True if the phone has heard that tone for a while."""
+        return bool(audio_analysis.intervals_of(self.heard(), hz))
 
     def requests(self, method: str) -> list[sip.Message]:
         return [message for message in self.got if not message.status and message.method == method]
