@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasChoices, BeforeValidator, Field, WithJsonSchema
 
 from ari_conf.core import digit_sequence
-from ari_conf.core.elements import MAX_SIP_HEADER_CHARACTERS, InvalidValue, sip_headers
+from ari_conf.core import elements as el
+from ari_conf.core.elements import MAX_SIP_HEADER_CHARACTERS, InvalidValue
 from ari_conf.core.placing import (
     MAX_DESTINATIONS,
     MAX_TIME_LIMIT_S,
@@ -110,7 +111,7 @@ class DialRequest(ApiRequest):
         WithJsonSchema({"type": "string", "maxLength": MAX_NAME_CHARACTERS}),
     ] = None
     sip_headers: Annotated[
-        Annotated[Any, parsed_by(sip_headers)],
+        Annotated[Any, parsed_by(el.sip_headers)],
         BeforeValidator(_headers_text),
         WithJsonSchema({"type": "string", "maxLength": MAX_SIP_HEADER_CHARACTERS}),
     ] = ()
