@@ -4,7 +4,7 @@ VENV := .venv
 LOCAL := .local
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test conformance lint format bench-callbacks bench-recordings chaos soak bench bench-core fuzz docs dist deb deb-test containers-test deployment-test sizing machine-detection asterisk clean
+.PHONY: help demo up test conformance lint format bench-callbacks bench-recordings chaos soak bench bench-core bench-placing fuzz docs dist deb deb-test containers-test deployment-test sizing machine-detection asterisk clean
 
 help:  ## this list of targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## */  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -45,6 +45,9 @@ deb-test: $(VENV)/.tox asterisk $(LOCAL)/packages-of-deb  ## build the Debian pa
 
 bench: $(VENV)/.tox asterisk  ## compare the cost with ConfBridge() and a bare Stasis application; BENCH="--quick", "--help"
 	@$(VENV)/bin/tox exec -q -e py -- python -m tests.bench $(BENCH)
+
+bench-placing: $(VENV)/.tox asterisk  ## compare the way from a request to its INVITE with a bare originate, and place calls while others arrive; BENCH="--help"
+	@$(VENV)/bin/tox exec -q -e py -- python -m tests.bench.placing $(BENCH)
 
 bench-core: $(VENV)/.tox  ## measure the core alone, and the whole server without Asterisk, at up to 100,000 members; BENCH="--help"
 	@$(VENV)/bin/tox exec -q -e py -- python -m tests.bench.application $(BENCH)

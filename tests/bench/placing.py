@@ -1,0 +1,304 @@
+"""`make bench-placing`: the time from a request for a call to its INVITE, and calls placed while others arrive.
+
+Part `invite`: `POST Call/` is compared with the bare `POST /ari/channels` of the same Asterisk, in turns within one
+run: the time from the request to the INVITE at the phone. Part `both`: calls are placed and joined to conferences at
+one rate while as many arrive, and every call that fails is counted, with its reason.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import re
+import socket
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any, Self
+from urllib.parse import parse_qs
+
+import aiohttp
+from redis import Redis
+from rich.console import Console
+
+from ari_conf.dialing import trunk_store, trunks
+from ari_conf.store import accounts
+from demo import sip
+from tests.bench import sip_load
+from tests.bench.receiver import ANSWER, FastReceiver
+from tests.bench.sip_asterisk import OURS, BenchSystem
+
+APP = "bench-originate"
+CALLER = "4930123456"
+PAUSE_S = 0.15
+"""Seconds between two requests of the part `invite`: nothing of the one before runs any more."""
+HOLD_S = 8.0
+"""Seconds that a call of the part `both` lasts, at least."""
+GOAL = 2.0
+"""Most that the ratio of `POST Call/` to a bare originate should be."""
+WAIT_S = 20.0
+
+console = Console(highlight=False)
+
+
+@dataclass
+class Figures:
+    """Result. Times in milliseconds, one list per variant: `ours` and `bare`."""
+
+    invite_ms: dict[str, list[float]] = field(default_factory=dict)
+    placed: int = 0
+    arrived: int = 0
+    joined: int = 0
+    rate: float = 0.0
+    failures: dict[str, int] = field(default_factory=dict)
+    """Reason -> number of calls."""
+
+    def ratio(self, of: str) -> float:
+        ours, bare = (_figure(self.invite_ms[variant], of) for variant in ("ours", "bare"))
+        return ours / bare
+
+
+def _figure(values: list[float], of: str) -> float:
+    return median(values) if of == "median" else quantiles(values, n=20)[-1]
+
+
+class Phones(asyncio.DatagramProtocol):
+    """Phones of one address, which answer every call at once and take part in it until the end."""
+
+    def __init__(self) -> None:
+        self.invited: dict[str, float] = {}
+        """Number called -> epoch ms of its INVITE."""
+        self.changed = asyncio.Event()
+        self.audio = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.audio.bind(("127.0.0.1", 0))
+
+    async def __aenter__(self) -> Self:
+        transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
+            lambda: self, local_addr=("127.0.0.1", 0)
+        )
+        self.transport = transport
+        self.host = "127.0.0.1:{1}".format(*transport.get_extra_info("sockname"))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.transport.close()
+        self.audio.close()
+
+    def datagram_received(self, data: bytes, address: Any) -> None:
+        at_ms = time.time() * 1000
+        message = sip.read(data)
+        if message is None or message.status or message.method == "ACK":
+            return
+        body, extra = "", list[tuple[str, str]]()
+        if message.method == "INVITE":
+            number = re.findall(r"sip:([^@>]+)@", message.first("to"))[0]
+            if number not in self.invited:
+                self.invited[number] = at_ms
+                self.changed.set()
+            body = sip.offer("127.0.0.1", self.audio.getsockname()[1])
+            extra = [("Contact", f"<sip:{number}@{self.host}>")]
+        text = sip.reply(message, "200 OK", extra, body).decode()
+        # The tag is the same in every response of a dialog.
+        text = re.sub(r"(?im)^(to: (?![^\r\n]*;tag=)[^\r\n]*)", r"\1;tag=bench", text, count=1)
+        self.transport.sendto(text.encode(), address)
+
+    async def invite_of(self, number: str) -> float:
+        """Return the epoch ms of the INVITE to this number. Raises TimeoutError."""
+        async with asyncio.timeout(WAIT_S):
+            while number not in self.invited:
+                self.changed.clear()
+                await self.changed.wait()
+        return self.invited[number]
+
+
+def _answer(request: bytes) -> bytes:
+    head, _, body = request.partition(b"\r\n\r\n")
+    if not head.startswith(b"POST /answer"):
+        return ANSWER
+    host = next(line[5:].strip() for line in head.split(b"\r\n") if line.lower().startswith(b"host:")).decode()
+    to = parse_qs(body.decode())["To"][0]
+    room = re.sub(r"\D", "", to)[-2:]
+    document = f'<Response><Conference callbackUrl="http://{host}/callback">bench {room}</Conference></Response>'
+    return b"HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\nContent-Length: %d\r\n\r\n%s" % (
+        len(document),
+        document.encode(),
+    )
+
+
+class Bench:
+    def __init__(
+        self, system: BenchSystem, phones: Phones, outside: FastReceiver, api: aiohttp.ClientSession,
+        ari: aiohttp.ClientSession,
+    ) -> None:  # fmt: skip
+        self.system, self.phones, self.outside, self.api, self.ari = system, phones, outside, api, ari
+        self._number = 0
+
+    def next_number(self) -> str:
+        self._number += 1
+        return f"49151{self._number:06}"
+
+    def uri(self, number: str) -> str:
+        return f"sip:{number}@{self.phones.host}"
+
+    async def place(self, number: str) -> tuple[int, str]:
+        """Place a call by the API; return the status and the reply."""
+        body = {"from": CALLER, "to": self.uri(number), "answer_url": f"{self.outside.url}/answer"}
+        url = f"{self.system.settings.public_url}/v1/Account/{self.system.account}/Call/"
+        async with self.api.post(url, json=body) as response:
+            return response.status, await response.text()
+
+    async def originate(self, number: str) -> None:
+        """Place a call as a bare ARI application does."""
+        query = {"endpoint": f"PJSIP/anonymous/{self.uri(number)}", "app": APP, "callerId": CALLER}
+        async with self.ari.post(f"{self.system.asterisk.url}/channels", params=query) as response:
+            if response.status != 200:
+                raise RuntimeError(f"originate: status {response.status}, {await response.text()}")
+
+    async def hang_up_all(self) -> None:
+        url = f"{self.system.settings.public_url}/v1/Account/{self.system.account}/Call/"
+        async with self.api.delete(url):
+            pass
+        async with self.ari.get(f"{self.system.asterisk.url}/channels") as response:
+            channels = await response.json()
+        for channel in channels:
+            async with self.ari.delete(f"{self.system.asterisk.url}/channels/{channel['id']}"):
+                pass
+
+
+@asynccontextmanager
+async def bench() -> AsyncGenerator[Bench]:
+    with tempfile.TemporaryDirectory(prefix="ari_conf-bench-") as folder, FastReceiver(answer=_answer) as outside:
+        # No queue for calls beyond a rate: the rate is what is measured.
+        configured = {"ARI_CONF_ALLOWED_NETWORKS": "127.0.0.0/8", "ARI_CONF_DIALS_PER_SECOND": "0"}
+        parts = ("redis", "asterisk", "worker", "serve", "web")
+        async with BenchSystem(Path(folder), configured, parts) as system, Phones() as phones:
+            token = _allow(system, phones, outside)
+            asterisk = system.asterisk
+            api_login = {"Authorization": aiohttp.encode_basic_auth(system.account, token)}
+            ari_login = {"Authorization": aiohttp.encode_basic_auth(asterisk.user, asterisk.password)}
+            async with aiohttp.ClientSession(headers=api_login) as api, aiohttp.ClientSession(headers=ari_login) as ari:
+                yield Bench(system, phones, outside, api, ari)
+
+
+def _allow(system: BenchSystem, phones: Phones, outside: FastReceiver) -> str:
+    """Let the account call the phones, and return its token."""
+    redis = Redis.from_url(system.settings.redis_url.get_secret_value())
+    try:
+        trunk = {"dial": "PJSIP/{number}@anonymous", "hosts": [phones.host], "calls": 0, "per_second": 0}
+        trunk_store.add(redis, trunks.make("bench", trunk), (), lambda *_: None)
+        accounts.update(
+            redis, system.account, answer_url=f"{outside.url}/answer", dial_prefixes=f"sip:{phones.host}",
+            dial_caller_ids="+4930*", dial_calls=10_000, dial_calls_per_minute=100_000, dial_minutes_per_day=100_000,
+        )  # fmt: skip
+        record = accounts.get(redis, system.account)
+        assert record is not None
+        return record.token
+    finally:
+        redis.close()
+
+
+async def measure_invite(run: Bench, calls: int) -> dict[str, list[float]]:
+    """Measure the milliseconds from a request to its INVITE, of both variants in turns."""
+    found: dict[str, list[float]] = {"ours": [], "bare": []}
+    async with run.ari.ws_connect(f"{run.system.asterisk.url}/events?app={APP}&subscribeAll=false"):
+        for turn in range(calls + 5):
+            for variant in ("ours", "bare"):
+                number, began = run.next_number(), time.time() * 1000
+                asked = run.place(number) if variant == "ours" else run.originate(number)
+                _, at_ms = await asyncio.gather(asked, run.phones.invite_of(number))
+                if turn >= 5:  # those before have opened the connections
+                    found[variant].append(at_ms - began)
+                await asyncio.sleep(PAUSE_S)
+        await run.hang_up_all()
+    return found
+
+
+async def measure_both(run: Bench, rate: float, seconds: float, result: Figures) -> None:
+    """Place calls, and let as many arrive, at `rate` per second; count those that fail, with the reason."""
+    count, failures = round(rate * seconds), Counter[str]()
+    callers = sip_load.Callers(run.system.asterisk, sip_load.lines(OURS, count), rate, HOLD_S)
+    before = run.outside.count
+    await callers.start()
+    numbers = [run.next_number() for _ in range(count)]
+    began = time.monotonic()
+
+    async def place(at: int, number: str) -> None:
+        await asyncio.sleep(max(0.0, began + at / rate - time.monotonic()))
+        try:
+            status, text = await run.place(number)
+            if status != 201:
+                failures[f"{status}: {text[:100]}"] += 1
+                return
+            await run.phones.invite_of(number)
+        except (TimeoutError, aiohttp.ClientError) as error:
+            failures[type(error).__name__] += 1
+
+    await asyncio.gather(*(place(at, number) for at, number in enumerate(numbers)))
+    # Each call requests its document, and reports that it has joined.
+    end = time.monotonic() + WAIT_S
+    while run.outside.count - before < 4 * count and time.monotonic() < end:  # noqa: ASYNC110 -- another process counts
+        await asyncio.sleep(0.1)
+    await callers.ended()
+    unanswered = sum(call.answered_ms is None for call in callers.calls())
+    if unanswered:
+        failures["an arriving call was not answered"] += unanswered
+    missing = 4 * count - (run.outside.count - before)
+    if missing > 0:
+        failures["a request for a document or a callback did not come"] += missing
+    await run.hang_up_all()
+    result.placed, result.arrived, result.rate = count, count, rate
+    result.joined = 2 * count - sum(failures.values())
+    result.failures = dict(failures)
+
+
+async def run(parts: list[str], calls: int, rate: float, seconds: float) -> Figures:
+    result = Figures()
+    async with bench() as running:
+        if "invite" in parts:
+            result.invite_ms = await measure_invite(running, calls)
+        if "both" in parts:
+            await measure_both(running, rate, seconds, result)
+    return result
+
+
+def told(found: Figures) -> list[str]:
+    """Return the figures in words."""
+    lines = []
+    if found.invite_ms:
+        for of in ("median", "p95"):
+            ours, bare = (_figure(found.invite_ms[variant], of) for variant in ("ours", "bare"))
+            holds = "yes" if round(found.ratio(of), 2) <= GOAL else "no"
+            ratio = f"{found.ratio(of):.2f} times a bare originate ({ours:.1f} and {bare:.1f} ms)"
+            lines.append(f"API request to INVITE, {of}: {ratio}; goal {GOAL:g}: {holds}")
+    if found.placed:
+        total, failed = found.placed + found.arrived, sum(found.failures.values())
+        lines.append(f"{found.rate:g} placed and {found.rate:g} arriving calls per second: {failed} of {total} failed")
+        lines += [f"  {number} times: {reason}" for reason, number in found.failures.items()]
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="make bench-placing", description=__doc__)
+    parser.add_argument("parts", nargs="*", choices=("invite", "both", []), help="parts to run; all if none is given")
+    parser.add_argument("--calls", type=int, default=100, metavar="N", help="calls of each variant in `invite` (100)")
+    parser.add_argument("--rate", type=float, default=20.0, help="calls placed, and arriving, per second (20)")
+    parser.add_argument("--seconds", type=float, default=15.0, help="seconds for which calls are placed (15)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file as well")
+    given = parser.parse_args()
+    console.print(f"on {os.cpu_count()} cores", style="dim")
+    found = asyncio.run(run(given.parts or ["invite", "both"], given.calls, given.rate, given.seconds))
+    if given.json is not None:
+        given.json.write_text(json.dumps(asdict(found), indent=2))
+    for line in told(found):
+        console.print(line)
+
+
+if __name__ == "__main__":
+    main()
