@@ -12,7 +12,6 @@ import asyncio
 import json
 import os
 import re
-import socket
 import tempfile
 import time
 from collections import Counter
@@ -21,7 +20,6 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median, quantiles
-from typing import Any, Self
 from urllib.parse import parse_qs
 
 import aiohttp
@@ -30,10 +28,10 @@ from rich.console import Console
 
 from ari_conf.dialing import trunk_store, trunks
 from ari_conf.store import accounts
-from demo import sip
 from tests.bench import sip_load
 from tests.bench.receiver import ANSWER, FastReceiver
 from tests.bench.sip_asterisk import OURS, BenchSystem
+from tests.integration.answering_phones import Phones
 
 APP = "bench-originate"
 CALLER = "4930123456"
@@ -67,55 +65,6 @@ class Figures:
 
 def _figure(values: list[float], of: str) -> float:
     return median(values) if of == "median" else quantiles(values, n=20)[-1]
-
-
-class Phones(asyncio.DatagramProtocol):
-    """Phones of one address, which answer every call at once and take part in it until the end."""
-
-    def __init__(self) -> None:
-        self.invited: dict[str, float] = {}
-        """Number called -> epoch ms of its INVITE."""
-        self.changed = asyncio.Event()
-        self.audio = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.audio.bind(("127.0.0.1", 0))
-
-    async def __aenter__(self) -> Self:
-        transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
-            lambda: self, local_addr=("127.0.0.1", 0)
-        )
-        self.transport = transport
-        self.host = "127.0.0.1:{1}".format(*transport.get_extra_info("sockname"))
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.transport.close()
-        self.audio.close()
-
-    def datagram_received(self, data: bytes, address: Any) -> None:
-        at_ms = time.time() * 1000
-        message = sip.read(data)
-        if message is None or message.status or message.method == "ACK":
-            return
-        body, extra = "", list[tuple[str, str]]()
-        if message.method == "INVITE":
-            number = re.findall(r"sip:([^@>]+)@", message.first("to"))[0]
-            if number not in self.invited:
-                self.invited[number] = at_ms
-                self.changed.set()
-            body = sip.offer("127.0.0.1", self.audio.getsockname()[1])
-            extra = [("Contact", f"<sip:{number}@{self.host}>")]
-        text = sip.reply(message, "200 OK", extra, body).decode()
-        # The tag is the same in every response of a dialog.
-        text = re.sub(r"(?im)^(to: (?![^\r\n]*;tag=)[^\r\n]*)", r"\1;tag=bench", text, count=1)
-        self.transport.sendto(text.encode(), address)
-
-    async def invite_of(self, number: str) -> float:
-        """Return the epoch ms of the INVITE to this number. Raises TimeoutError."""
-        async with asyncio.timeout(WAIT_S):
-            while number not in self.invited:
-                self.changed.clear()
-                await self.changed.wait()
-        return self.invited[number]
 
 
 def _answer(request: bytes) -> bytes:

@@ -28,6 +28,7 @@ from tests.chaos.callers import BEEP_MS, BEEP_TOLD_MS, OF_ONE, Where, number, ro
 from tests.chaos.calling import Calling
 from tests.chaos.faults import Faults
 from tests.chaos.hearing import BEEP_HZ, WAIT_HZ, Finding
+from tests.chaos.placing import Placing, placing
 from tests.chaos.report import Report
 from tests.chaos.schedule import BY_NAME, Fault
 from tests.chaos.seen import Counts, Injected, Leg, Stall, stood_still
@@ -101,7 +102,7 @@ async def prepared(folder: Path) -> AsyncGenerator[tuple[Stage, SocketProxy]]:
 
 
 async def run(plan: Plan, folder: Path, planned: Sequence[Fault], tell: Callable[[str], None] = print) -> Report:
-    async with prepared(folder) as (stage, proxy), two(stage.system) as applications:
+    async with prepared(folder) as (stage, proxy), two(stage.system) as applications, placing(stage) as placed:
         stage.set_account(hangup_url=f"{{url}}/hangup#{PATIENT}")
         with Witness() as witness, Calling(_where(plan, stage)) as calling:
             faults = Faults(stage.system, applications, proxy, calling.say, tell)
@@ -109,18 +110,21 @@ async def run(plan: Plan, folder: Path, planned: Sequence[Fault], tell: Callable
             watching = asyncio.create_task(faults.watch())
             report = Report(plan.seed, plan.minutes, plan.callers, -(-plan.callers // OF_ONE), now_ms())
             await faults.run(planned, report.began_ms)
-            await _plant(plan.plant, stage)
+            await _plant(plan.plant, stage, placed)
             await asyncio.sleep(max(LAST_S, plan.minutes * 60 - (now_ms() - report.began_ms) / 1000))
             watching.cancel()
+            await placed.stop()
             legs, counts = await calling.over()
             stalls = witness.stalls()
         tell("everybody has hung up; waiting until nothing is left")
         report.left = dict(await remains.settled(stage, plan.settles_s))
         report.add([Finding(at_ms, text) for at_ms, text in faults.failed])
+        report.add(placed.judge())
         report.faults = sorted(faults.injected, key=lambda one: one.start_ms)
         report.moments = faults.moments
         tell("listening to what everybody heard")
         await asyncio.to_thread(_judge, report, stage, legs, counts, stalls)
+        report.figures |= placed.figures() | {"wrong": len(report.findings) + len(report.left)}
         return report
 
 
@@ -129,10 +133,11 @@ PLANTS = {
     "callback": "one callback that came is taken away",
     "bridge": "a bridge is left behind",
     "crash": "Asterisk crashes",
+    "call": "a call is dialed twice",
 }
 
 
-async def _plant(what: Collection[str], stage: Stage) -> None:
+async def _plant(what: Collection[str], stage: Stage, placed: Placing) -> None:
     """Cause failures that must fail the run, to prove the judges."""
     before = 0
     if "crash" in what:
@@ -153,6 +158,8 @@ async def _plant(what: Collection[str], stage: Stage) -> None:
     if "callback" in what:
         taken = await stage.event("ConferenceEnter")
         stage.receiver.requests.remove(taken)
+    if "call" in what:
+        await placed.dial_again()
     if "bridge" in what:
         await stage.ari.request("POST", "/bridges", {"type": "mixing", "bridgeId": "planted"})
 
@@ -254,7 +261,6 @@ def _judge(report: Report, stage: Stage, legs: Sequence[Leg], counts: Counts, st
         "longest gap in a recording, ms": recorded.longest_gap_ms,
         "dead letters": len(letters),
         "slowest takeover, s": max((fault.ready_s for fault in report.faults if _takes_over(fault)), default=0.0),
-        "wrong": len(report.findings) + len(report.left),
     }
 
 

@@ -35,14 +35,16 @@ async def test_nobody_on_the_phone_notices(tmp_path: Path) -> None:
     assert report.figures["pair-seconds listened to"] > 1000
     assert report.figures["recordings"] >= 3
     assert report.figures["mutes by the API"] >= 2
+    assert report.figures["calls dialed"] >= 15 and report.figures["orders that were sent again"] >= 1
     assert report.moments >= 1, "it was never killed at the moment at which it was to be"
 
 
 async def test_planted_fault_is_found(tmp_path: Path) -> None:
-    plan = Plan(1, 0.1, callers=4, plant=frozenset({"silence", "callback", "bridge", "crash"}), settles_s=10.0)
+    plan = Plan(1, 0.1, callers=4, plant=frozenset({"silence", "callback", "bridge", "crash", "call"}), settles_s=10.0)
     report = await run(plan, tmp_path, [])
     assert report.left["/bridges"] == ["planted"]
     texts = [finding.text for finding in report.findings]
     assert any("does not hear" in text for text in texts), texts
     assert any("these numbers never came" in text for text in texts), texts
+    assert any("dialed 2 times" in text for text in texts), texts
     assert "Asterisk ended with signal 6, and nobody had killed it" in texts, texts
