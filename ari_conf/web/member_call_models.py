@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from msgspec.structs import fields
 from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
 
 from ari_conf.core import elements as el
@@ -129,7 +128,7 @@ class MemberCallRequest(DialRequest):
 
     def options(self, conference_name: str) -> CallOptions:
         """Return what the calls of the request have in common."""
-        attributes = {f.name: getattr(self, f.name) for f in fields(el.Conference) if f.name != "name"}
+        attributes = {f.name: getattr(self, f.name) for f, _ in el.attribute_fields(el.Conference).values()}
         confirmation = None
         if self.confirm_key is not None:
             sound = self.confirm_key_sound_url, self.confirm_key_sound_method
