@@ -48,6 +48,10 @@ def _error_text(error: Any) -> str:
         return f"{name} is required"
     if error["type"] == "extra_forbidden":
         return f"{name}: there is no such parameter"
+    if error["type"] in ("bool_type", "bool_parsing"):
+        return f"{name}: expected true or false"
+    if error["type"] == "too_long" and isinstance(error["input"], str):
+        return f"{name}: at most {error['ctx']['max_length']} characters are allowed"
     return f"{name}: {error['msg'].removeprefix('Value error, ')}"
 
 
