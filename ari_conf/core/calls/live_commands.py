@@ -11,7 +11,7 @@ from http import HTTPStatus
 from ari_conf.core import commands as do
 from ari_conf.core.bounds import MAX_QUEUED, MAX_TRANSFERS
 from ari_conf.core.calls.call import Call
-from ari_conf.core.calls.call_state import FETCHING, IDENTIFYING, IN_CONFERENCE, RUNNING
+from ari_conf.core.calls.call_state import CONFIRMING, DETECTING, FETCHING, IDENTIFYING, IN_CONFERENCE, RUNNING
 from ari_conf.core.calls.live_media import LiveMedia
 from ari_conf.core.effects import CommandReply, WarmSounds
 from ari_conf.core.elements import Play
@@ -23,6 +23,10 @@ from ari_conf.core.queued_sound import SOUND_TYPES, is_of, sounds_of
 TRANSFERABLE = FETCHING, RUNNING, IN_CONFERENCE
 NO_SECOND_LEG = "the call has no second leg: legs={} is only for a call that is bridged with another one; use aleg"
 NOT_ANSWERED = "the call is not answered yet: try again once it is"
+UNDECIDED = {
+    DETECTING: "the call is answered, but not known yet is whether by a machine: try again in some seconds",
+    CONFIRMING: "the call is answered, but not confirmed yet by the key: try again once it is",
+}
 
 
 def handle_command(call: Call, queued: int, command_id: str, command: do.LiveCommand, now: int) -> Outputs:
@@ -67,7 +71,7 @@ def _refusal(call: Call, queued: int, command: do.LiveCommand, now: int) -> tupl
     if command.legs != "aleg" and not has_second_leg(call):
         return HTTPStatus.CONFLICT, NO_SECOND_LEG.format(command.legs)
     if isinstance(command, do.Transfer):
-        return None if call.state in TRANSFERABLE else (HTTPStatus.CONFLICT, NOT_ANSWERED)
+        return None if call.state in TRANSFERABLE else (HTTPStatus.CONFLICT, UNDECIDED.get(call.state, NOT_ANSWERED))
     if call.answered_at is None:
         return HTTPStatus.CONFLICT, NOT_ANSWERED
     live = call.live or LiveMedia()
