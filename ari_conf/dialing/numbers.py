@@ -226,6 +226,13 @@ def country_of(number: Number) -> str:
     return found if found is not None and found != NO_COUNTRY else ""
 
 
+def country_code_of(prefix: str) -> str:
+    """Return the country code with which a prefix such as +4930 begins; "" if it may be that of several."""
+    digits = prefix.removeprefix("+")
+    found = [digits[:length] for length in (1, 2, 3) if len(digits) >= length]
+    return next((code for code in found if int(code) in phonenumbers.COUNTRY_CODE_TO_REGION_CODE), "")
+
+
 def national_digits(number: Number) -> str:
     """Return the digits by which a number is dialed within its country, such as 030123456."""
     if number.is_short:
