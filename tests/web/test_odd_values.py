@@ -16,10 +16,10 @@ ODD: list[Any] = [0, -1, 1.5, True, False, [], [1], {}, {"a": 1}, 10**30]
 CALLED = "Conference/standup/Member/"
 
 
-@pytest.mark.parametrize("value", [value for value in ODD if not isinstance(value, int) or isinstance(value, bool)])
-def test_digits_match_is_text(dialer: Api, value: Any) -> None:
-    response = dialer.post(CALLED, {**MEMBER, "digits_match": value})
-    assert (response.status, response.json["error"]) == (400, "digits_match: expected text")
+def test_digits_match_is_text(dialer: Api) -> None:
+    for value in (1.5, True, False, [], [1], {}, {"a": 1}):
+        response = dialer.post(CALLED, {**MEMBER, "digits_match": value})
+        assert (response.status, response.json["error"]) == (400, "digits_match: expected text")
 
 
 def test_digits_may_be_numbers_in_json_and_0_is_a_digit(dialer: Api, owner: Owner) -> None:
@@ -27,7 +27,6 @@ def test_digits_may_be_numbers_in_json_and_0_is_a_digit(dialer: Api, owner: Owne
     assert "digits_match=('12',)" in str(owner.commands[-1]) and "send_digits='0'" in str(owner.commands[-1])
 
 
-@pytest.mark.parametrize("value", ODD)
 @pytest.mark.parametrize(
     ("path", "given", "name"),
     [
@@ -42,13 +41,14 @@ def test_digits_may_be_numbers_in_json_and_0_is_a_digit(dialer: Api, owner: Owne
     ],
 )
 def test_only_an_empty_value_is_one_that_was_not_given(
-    dialer: Api, path: str, given: dict[str, Any], name: str, value: Any
+    dialer: Api, path: str, given: dict[str, Any], name: str
 ) -> None:
-    if name == "sip_headers" and isinstance(value, dict):
-        # An object of headers.
-        return
-    response = dialer.post(path, {**given, name: value})
-    assert response.status == 400 and response.json["error"].startswith(f"{name}: "), response.json
+    for value in ODD:
+        if name == "sip_headers" and isinstance(value, dict):
+            # An object of headers.
+            continue
+        response = dialer.post(path, {**given, name: value})
+        assert response.status == 400 and response.json["error"].startswith(f"{name}: "), (value, response.json)
 
 
 @pytest.mark.parametrize(("path", "given"), [("Call/", PLACED), (CALLED, MEMBER)])
@@ -61,6 +61,8 @@ def test_digits_are_not_quoted(dialer: Api, path: str, given: dict[str, Any]) ->
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
+        ("from", "", "from is required"),
+        ("answer_url", None, "answer_url is required"),
         ("from", "1" * 300, "from: at most 200 characters are allowed"),
         ("send_on_preanswer", "perhaps", "send_on_preanswer: expected true or false"),
         ("send_on_preanswer", [1], "send_on_preanswer: expected true or false"),
