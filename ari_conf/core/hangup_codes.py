@@ -110,7 +110,9 @@ CANCELED_CAUSE, NO_MEDIA_CAUSE, TIME_LIMIT_CAUSE, LOST_RACE_CAUSE = 487, 44, 602
 """Causes that are not Q.850's: the call was canceled before the answer (SIP status 487), no audio packet arrived for a
 while (Asterisk's cause 44), its time limit was reached, and another call that competed with it was answered.
 """
-NORMAL_CAUSE, NO_ANSWER_CAUSE, OUT_OF_ORDER_CAUSE = 16, 19, 27
+NORMAL_CAUSE, NO_ANSWER_CAUSE, OUT_OF_ORDER_CAUSE, INTERWORKING_CAUSE = 16, 19, 27, 127
+LOGIN_STATUSES = frozenset((401, 407))
+"""SIP statuses of a provider that does not accept the trunk's login."""
 
 # Plivo applications know these names.
 Q850_CAUSE_NAMES = {
@@ -133,7 +135,7 @@ Q850_CAUSE_NAMES = {
     58: "BEARERCAPABILITY_NOTAVAIL",
     88: "INCOMPATIBLE_DESTINATION",
     102: "RECOVERY_ON_TIMER_EXPIRE",
-    127: "INTERWORKING",
+    INTERWORKING_CAUSE: "INTERWORKING",
     CANCELED_CAUSE: "ORIGINATOR_CANCEL",
     LOST_RACE_CAUSE: "LOSE_RACE",
     TIME_LIMIT_CAUSE: "ALLOTTED_TIMEOUT",
@@ -146,7 +148,7 @@ CODES_BY_CAUSE = {
     22: HangupCode.INVALID_DESTINATION,
     23: HangupCode.INVALID_DESTINATION,
     28: HangupCode.INVALID_DESTINATION,
-    127: HangupCode.REJECTED,
+    INTERWORKING_CAUSE: HangupCode.REJECTED,
 }
 """HangupCauseCode of a placed call that was refused."""
 
@@ -172,6 +174,12 @@ def refusal_code(cause: int, sip_status: int, *, rang: bool) -> HangupCode:
     """Return the code of a placed call that ended unanswered, and was not ended by the server.
 
     `rang`: the phone has rung."""
+    if 300 <= sip_status < 400:
+        # Asterisk gives a cause only for one of the redirects.
+        return HangupCode.INVALID_DESTINATION
+    if sip_status in LOGIN_STATUSES or (cause == INTERWORKING_CAUSE and 400 <= sip_status < 600):
+        # Nobody was asked: Asterisk calls each status that it does not know interworking.
+        return HangupCode.OUT_OF_SERVICE
     if (code := CODES_BY_CAUSE.get(cause)) is not None:
         return code
     if cause in (0, NORMAL_CAUSE):

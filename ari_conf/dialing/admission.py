@@ -19,6 +19,7 @@ from ari_conf.dialing.trunks import Trunk
 DEFAULT_TIME_LIMIT_S, MAX_TIME_LIMIT_S = 14_400, 86_400
 """Seconds that a call may last from its answer, if the request names no limit, and at most. Plivo's."""
 _ADMIT = lua.load("ari_conf.dialing.scripts.admit")
+_RELEASE = lua.load("ari_conf.dialing.scripts.release")
 INVALID = (Reason.DESTINATION_INVALID, Reason.CALLER_ID_INVALID)
 """Reasons that are mistakes in a parameter, and no refusals."""
 
@@ -78,8 +79,7 @@ class Admission:
         time_limit_s: int = DEFAULT_TIME_LIMIT_S,
     ) -> Admitted | Refused:
         """Admit the call, or return why it is refused. `permissions`: those of the account's record."""
-        stored = trunk_store.decode_all(await self._redis.hgetall(keys.TRUNKS_KEY))
-        planned = plan(trunk_store.merged(self.trunks_of_settings, stored), permissions, from_, to, self._country)
+        planned = plan(await self._trunks(), permissions, from_, to, self._country)
         if isinstance(planned, Denial):
             return Refused(*planned)
         return await self._take_slot(auth_id, permissions, call_uuid, planned, min(time_limit_s, MAX_TIME_LIMIT_S))
@@ -104,12 +104,17 @@ class Admission:
 
     async def release(self, auth_id: str, call_uuid: str, attempts: Sequence[DialAttempt] = ()) -> None:
         """Take back an admission: the server has refused the call, or did not get it. It counts in no limit."""
-        pipe = self._redis.pipeline(transaction=True)
-        pipe.zrem(keys.calls_key(auth_id), call_uuid)
-        pipe.zrem(keys.minute_key(auth_id), call_uuid)
-        for each in attempts:
-            pipe.zrem(keys.trunk_key(each.trunk), call_uuid)
-        await pipe.execute()
+        names = [each.trunk for each in attempts]
+        first = names[0] if names else ""
+        trunk = next((each for each in await self._trunks() if each.name == first), None) if names else None
+        turn_ms = -(-1000 // trunk.per_second) if trunk is not None and trunk.per_second else 0
+        account = keys.calls_key(auth_id), keys.minute_key(auth_id)
+        touched = [*account, keys.trunk_next_key(first), *map(keys.trunk_key, names)]
+        await self._redis.eval(_RELEASE, len(touched), *touched, call_uuid, turn_ms)
+
+    async def _trunks(self) -> list[Trunk]:
+        stored = trunk_store.decode_all(await self._redis.hgetall(keys.TRUNKS_KEY))
+        return trunk_store.merged(self.trunks_of_settings, stored)
 
 
 def plan(

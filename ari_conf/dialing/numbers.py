@@ -90,6 +90,8 @@ def parse_destination(text: str, default_country: str = "") -> Destination:
     """Return the destination in its canonical form. Raises InvalidDestination."""
     if len(text) <= MAX_TEXT_LENGTH and text[:4].lower() == "sip:":
         return parse_sip_uri(text)
+    if not _NUMBER.fullmatch(text.strip(" ")):
+        raise InvalidDestination("a phone number of digits, such as +4930123456, or sip:USER@HOST")
     return parse_number(text, default_country)
 
 
@@ -102,7 +104,7 @@ def parse_number(text: str, default_country: str = "") -> Number:
     """
     given = text.strip(" ")
     if len(given) > MAX_NUMBER_LENGTH or not _NUMBER.fullmatch(given):
-        raise InvalidDestination("a phone number of digits, such as +4930123456, or sip:USER@HOST")
+        raise InvalidDestination("a phone number of digits, such as +4930123456")
     compact = _SEPARATORS.sub("", given)
     found = _find_number(compact, default_country)
     if found is None or (not found.is_short and _international(f"+{found.digits}") != found.digits):
@@ -222,6 +224,13 @@ def country_of(number: Number) -> str:
         return ""
     found = phonenumbers.region_code_for_number(phonenumbers.parse(str(number), None))
     return found if found is not None and found != NO_COUNTRY else ""
+
+
+def country_code_of(prefix: str) -> str:
+    """Return the country code with which a prefix such as +4930 begins; "" if it may be that of several."""
+    digits = prefix.removeprefix("+")
+    found = [digits[:length] for length in (1, 2, 3) if len(digits) >= length]
+    return next((code for code in found if int(code) in phonenumbers.COUNTRY_CODE_TO_REGION_CODE), "")
 
 
 def national_digits(number: Number) -> str:

@@ -107,7 +107,23 @@ def changed(trunk: Trunk, fields: Mapping[str, Any]) -> Trunk:
             checked[field] = parse(value)
         except InvalidDestination as expected:
             raise TrunkError(f"{field}: {value!r} is not allowed; expected {expected}") from None
-    return msgspec.structs.replace(trunk, **checked)
+    made = msgspec.structs.replace(trunk, **checked)
+    if made.dial and _template(made.dial)["format"] == "national":
+        _check_one_country(made.prefixes)
+    return made
+
+
+def _check_one_country(prefixes: Iterable[str]) -> None:
+    """Raise TrunkError unless all numbers with these prefixes are of one country code.
+
+    Without its country code, a number means another one elsewhere: +33 900... is no premium number, but 0900... is one
+    in Germany."""
+    found = {numbers.country_code_of(prefix) for prefix in prefixes if prefix.startswith("+")}
+    if len(found) > 1 or "" in found:
+        raise TrunkError(
+            "prefixes: {national} leaves out the country code, so all prefixes must begin with the same one, such as "
+            "+49; use {number} or {e164} for other countries, or one more trunk"
+        )
 
 
 def _dial(value: Any) -> str:

@@ -285,9 +285,14 @@ class CommandClient:
                 if within_ms <= 0:
                     return None
                 text = encode(addressed, command_id, redis_ms + within_ms, self._name, within_ms)
-                await self._redis.xadd(
-                    queue_key(asterisk_name), {"command": text}, maxlen=MAX_STREAM_LENGTH, approximate=True
-                )
+                try:
+                    await self._redis.xadd(
+                        queue_key(asterisk_name), {"command": text}, maxlen=MAX_STREAM_LENGTH, approximate=True
+                    )
+                except RedisError as error:
+                    # The connection may have broken after Redis got the command, which is then executed. "Not carried
+                    # out" is only true of a command that has had its time and got no reply.
+                    log.warning("command write unconfirmed", reason=str(error) or type(error).__name__)
                 reply: CommandReply | None = await waiting
         except TimeoutError:
             # The reply may have been published while the subscription was broken.

@@ -25,6 +25,7 @@ from ari_conf.web.models import (
     Method,
     OptionalUrl,
     Url,
+    default_if_empty,
     int_if_digits,
     none_if_empty,
     parsed_by,
@@ -54,14 +55,14 @@ def whole(lowest: int, highest: int, default: int | None) -> Any:
     return Annotated[kind if default is not None else kind | None, BeforeValidator(before), WithJsonSchema(schema)]
 
 
-def _text(value: Any) -> Any:
+def digits_text(value: Any) -> Any:
     """Return a number as text: in JSON, phone numbers and digits may be numbers."""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else none_if_empty(value)
 
 
 def _destinations_text(value: Any) -> Any:
     # Plivo's Ruby SDK sends several destinations as a list.
-    found = "<".join(map(str, value)) if isinstance(value, list) else _text(value)
+    found = "<".join(map(str, value)) if isinstance(value, list) else digits_text(value)
     if found is not None and not isinstance(found, str):
         raise ValueError("expected text")
     return found or ""
@@ -69,7 +70,9 @@ def _destinations_text(value: Any) -> Any:
 
 def _headers_text(value: Any) -> str:
     # Plivo's Python SDK sends an object.
-    found = ",".join(f"{name}={text}" for name, text in value.items()) if isinstance(value, dict) else value or ""
+    found = ",".join(f"{name}={text}" for name, text in value.items()) if isinstance(value, dict) else value
+    if found is None:
+        return ""
     if not isinstance(found, str):
         raise ValueError("expected name=value, separated by commas")
     return found
@@ -101,7 +104,7 @@ def _parse_name(text: str) -> str:
 class DialRequest(ApiRequest):
     """Parameters of every request that places calls."""
 
-    from_: Annotated[str, BeforeValidator(_text), Field(alias="from", min_length=1, max_length=200)]
+    from_: Annotated[str, BeforeValidator(digits_text), Field(alias="from", min_length=1, max_length=200)]
     to: Annotated[
         Any, BeforeValidator(_destinations_text), parsed_by(_parse_destinations), WithJsonSchema({"type": "string"})
     ]
@@ -129,8 +132,8 @@ class CallRequest(DialRequest):
     fallback_url: OptionalUrl = None
     fallback_method: Method = "POST"
     send_digits: Annotated[
-        Annotated[str, parsed_by(_parse_digits)] | None,
-        BeforeValidator(_text),
+        Annotated[str, parsed_by(_parse_digits, quoted=False)] | None,
+        BeforeValidator(digits_text),
         WithJsonSchema({"type": "string", "pattern": rf"^{digit_sequence.WRITTEN.pattern}$"}),
     ] = None
     send_on_preanswer: Flag = False
@@ -150,7 +153,7 @@ class CallRequest(DialRequest):
     machine_detection_initial_silence: whole(2000, 10_000, 4500) = 4500  # type: ignore[valid-type]
     machine_detection_maximum_words: whole(2, 10, 3) = 3  # type: ignore[valid-type]
     machine_detection_initial_greeting: whole(1000, 5000, 1500) = 1500  # type: ignore[valid-type]
-    parent_call_uuid: Annotated[str, BeforeValidator(lambda value: value or ""), Field(max_length=100)] = ""
+    parent_call_uuid: Annotated[str, default_if_empty(""), Field(max_length=100)] = ""
     error_if_parent_not_found: Annotated[
         Flag,
         # The second spelling is that of Plivo's Ruby SDK.

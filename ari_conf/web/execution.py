@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
+import structlog
 from fastapi import Request
 from fastapi.responses import Response
 from redis import RedisError
@@ -18,6 +19,8 @@ from ari_conf.web.auth import ApiClient
 from ari_conf.web.errors import RETRY_AFTER_S, ApiError, history_error, too_much
 from ari_conf.web.idempotency import IdempotencyEntry, IdempotencyRecord
 from ari_conf.web.models import ApiRequest
+
+log = structlog.get_logger()
 
 POLL_INTERVAL_S = 0.05
 MAX_KEY_CHARS = 255
@@ -151,7 +154,11 @@ async def _run_first(
         raise
     # A refused request has changed nothing, so a repetition does no harm.
     if result.status < 400:
-        await entry.settle(msgspec.structs.replace(own_record, result=result))
+        try:
+            await entry.settle(msgspec.structs.replace(own_record, result=result))
+        except RedisError as error:
+            # The work is done, so the response must not be a 503. A repetition gets the reply that the owner stored.
+            log.warning("idempotency record not written", reason=str(error) or type(error).__name__)
     else:
         await entry.forget()
     return _response(result, client.api_id)

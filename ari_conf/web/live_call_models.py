@@ -17,7 +17,13 @@ MAX_URL_CHARS = 2000
 
 def _word(default: str) -> BeforeValidator:
     """Return a validator for a word in any case, which SDKs also send as empty or null."""
-    return BeforeValidator(lambda value: value.strip().lower() or default if isinstance(value, str) else default)
+
+    def read(value: Any) -> Any:
+        if isinstance(value, str):
+            return value.strip().lower() or default
+        return default if value is None else value
+
+    return BeforeValidator(read)
 
 
 def _boolean(value: Any) -> Any:

@@ -14,6 +14,7 @@ from ari_conf.web.call_models import (
     MAX_RING_TIMEOUT_S,
     DialRequest,
     Flag,
+    digits_text,
     whole,
 )
 from ari_conf.web.models import (
@@ -46,6 +47,11 @@ Yes = Annotated[Flag, BeforeValidator(lambda value: True if value in (None, "") 
 OptionalSound = Annotated[
     Annotated[str, parsed_by(el.sound_source)] | None, BeforeValidator(none_if_empty), WithJsonSchema(SOUND_SCHEMA)
 ]
+
+
+def _digits_or_none(value: Any) -> Any:
+    found = digits_text(value)
+    return "" if found is None else found
 
 
 def _parse_delays(text: str) -> tuple[int, ...]:
@@ -111,7 +117,7 @@ class MemberCallRequest(DialRequest):
     redirect: Yes = True
     digits_match: Annotated[
         Annotated[Any, parsed_by(el.digit_patterns)],
-        BeforeValidator(lambda value: "" if value is None else value),
+        BeforeValidator(_digits_or_none),
         WithJsonSchema(PATTERNS_SCHEMA),
     ] = ()
     relay_dtmf: Yes = True
@@ -121,8 +127,8 @@ class MemberCallRequest(DialRequest):
     transcription_method: Method = "POST"
     transcription_language: TranscriptionLanguage = None
     send_digits: Annotated[
-        Annotated[str, parsed_by(el.digits_and_pauses)],
-        BeforeValidator(lambda value: value or ""),
+        Annotated[str, parsed_by(el.digits_and_pauses, quoted=False)],
+        BeforeValidator(_digits_or_none),
         WithJsonSchema({"type": "string", "pattern": "^[0-9*#wW]*$", "maxLength": 100}),
     ] = ""
 

@@ -12,14 +12,19 @@ from ari_conf.core.elements import InvalidValue
 from ari_conf.core.problem_kinds import ProblemKind
 
 
-def parsed_by(read: Callable[[str], Any]) -> AfterValidator:
-    """Return a validator that parses a parameter like the same attribute of a document."""
+def parsed_by(read: Callable[[str], Any], *, quoted: bool = True) -> AfterValidator:
+    """Return a validator that parses a parameter like the same attribute of a document.
 
-    def check(value: str) -> Any:
+    `quoted`: the error quotes what was given. Not for digits: they may be a PIN with a slip."""
+
+    def check(value: Any) -> Any:
+        if not isinstance(value, str):
+            raise ValueError("expected text")
         try:
             return read(value)
         except InvalidValue as allowed:
-            raise ValueError(f"{elements.without_login(value)[:100]!r} is not allowed; expected {allowed}") from None
+            shown = f"{elements.without_login(value)[:100]!r} is not allowed; " if quoted else ""
+            raise ValueError(f"{shown}expected {allowed}") from None
 
     return AfterValidator(check)
 
@@ -34,6 +39,11 @@ def _parse_url(text: str) -> str:
 def none_if_empty(value: Any) -> Any:
     """Return None for an empty value: SDKs send parameters that were not given as empty, or as null."""
     return None if value == "" else value
+
+
+def default_if_empty(default: str) -> BeforeValidator:
+    """Return a validator that takes what was not given for the default. Anything else stays what it is."""
+    return BeforeValidator(lambda value: default if value is None or value == "" else value)
 
 
 def _check_speakable(text: str) -> str:
@@ -54,18 +64,16 @@ OptionalUrl = Annotated[
 ]
 Method = Annotated[
     Literal["GET", "POST"],
-    BeforeValidator(lambda value: value or "POST"),
+    default_if_empty("POST"),
     WithJsonSchema({"enum": ["GET", "POST"], "default": "POST"}),
 ]
 Text = Annotated[str, Field(min_length=1, max_length=3000), parsed_by(_check_speakable)]
 VOICE_SCHEMA = {"type": "string", "pattern": r"^(WOMAN|MAN|Polly\.[A-Za-z]+)$", "default": "WOMAN"}
-Voice = Annotated[
-    str, BeforeValidator(lambda value: value or "WOMAN"), parsed_by(elements.voice_name), WithJsonSchema(VOICE_SCHEMA)
-]
+Voice = Annotated[str, default_if_empty("WOMAN"), parsed_by(elements.voice_name), WithJsonSchema(VOICE_SCHEMA)]
 LANGUAGE_SCHEMA = {"type": "string", "pattern": r"^[A-Za-z]{2,3}-[A-Za-z]{2}$", "default": "en-US"}
 Language = Annotated[
     str,
-    BeforeValidator(lambda value: value or "en-US"),
+    default_if_empty("en-US"),
     parsed_by(elements.language_code),
     WithJsonSchema(LANGUAGE_SCHEMA),
 ]
@@ -123,7 +131,7 @@ def int_if_digits(value: Any) -> Any:
 
 FileFormat = Annotated[
     Literal["mp3", "wav"],
-    BeforeValidator(lambda value: value or "mp3"),
+    default_if_empty("mp3"),
     WithJsonSchema({"enum": ["mp3", "wav"], "default": "mp3"}),
 ]
 TranscriptionType = Annotated[
@@ -163,7 +171,7 @@ class RecordCallRequest(RecordRequest):
 
     record_channel_type: Annotated[
         Literal["mono", "stereo"],
-        BeforeValidator(lambda value: value or "stereo"),
+        default_if_empty("stereo"),
         WithJsonSchema({"enum": ["mono", "stereo"], "default": "stereo"}),
     ] = "stereo"
 

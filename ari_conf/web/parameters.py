@@ -44,10 +44,14 @@ def params_dependency(model: type[M], *, with_query: bool = False) -> Callable[[
 def _error_text(error: Any) -> str:
     """Return the error text for a parameter. Spec: "a bad parameter (names it and what is allowed)"."""
     name = ".".join(str(part) for part in error["loc"]) or "the body"
-    if error["type"] == "missing":
+    if error["type"] == "missing" or (error["type"] == "string_type" and error["input"] is None):
         return f"{name} is required"
     if error["type"] == "extra_forbidden":
         return f"{name}: there is no such parameter"
+    if error["type"] in ("bool_type", "bool_parsing"):
+        return f"{name}: expected true or false"
+    if error["type"] == "too_long" and isinstance(error["input"], str):
+        return f"{name}: at most {error['ctx']['max_length']} characters are allowed"
     return f"{name}: {error['msg'].removeprefix('Value error, ')}"
 
 

@@ -14,6 +14,7 @@ from ari_conf.core.bounds import MAX_QUEUED, MAX_TRANSFERS
 from ari_conf.core.calls.live_media import DIGIT_MS, schedule
 from ari_conf.core.elements import DTMF, Element, GetDigits, GetInput, Play, PreAnswer, Speak, Wait
 from ari_conf.core.invariants import call_violations
+from ari_conf.core.placing import Confirmation, MachineDetectionSettings
 from ari_conf.core.queued_sound import SoundList
 from tests.core.copies import copied
 from tests.core.stage import ACTION, Stage, players, stay, waiting
@@ -518,3 +519,14 @@ def test_sounds_whose_turn_comes_later_are_prepared_in_advance(stage: Stage):
     assert warmed() == []
     play(stage, SoundList((Play("second"), Play("third"))))
     assert warmed() == [Play("second"), Play("third")]
+
+
+def test_a_transfer_of_a_call_that_is_answered_and_not_decided_says_what_it_waits_for(stage: Stage):
+    stage.place("ann", machine_detection=MachineDetectionSettings())
+    stage.place("bob", confirmation=Confirmation("1"))
+    assert "not answered yet" in transfer(stage, SONG)["error"]
+    for name, expected in (("ann", "by a machine"), ("bob", "confirmed yet by the key")):
+        stage.phone(name, "pick_up")
+        reply = transfer(stage, SONG, name=name)
+        assert reply["status"] == 409 and expected in reply["error"]
+    assert not requests(stage)

@@ -72,6 +72,11 @@ def test_from_the_request_to_the_end(stage: Stage) -> None:
         (21, 603, ("busy", "CALL_REJECTED", "3020", "Carrier")),
         (1, 404, ("failed", "UNALLOCATED_NUMBER", "2000", "Carrier")),
         (23, 302, ("failed", "REDIRECTION_TO_NEW_DESTINATION", "2000", "Carrier")),
+        (16, 300, ("failed", "NORMAL_CLEARING", "2000", "Carrier")),
+        (21, 401, ("failed", "CALL_REJECTED", "2010", "Carrier")),
+        (21, 407, ("failed", "CALL_REJECTED", "2010", "Carrier")),
+        (127, 423, ("failed", "INTERWORKING", "2010", "Carrier")),
+        (127, 608, ("busy", "INTERWORKING", "3020", "Carrier")),
         (19, 480, ("no-answer", "NO_ANSWER", "3000", "Carrier")),
         (34, 503, ("failed", "NORMAL_CIRCUIT_CONGESTION", "2010", "Carrier")),
         (18, 408, ("failed", "NO_USER_RESPONSE", "2010", "Carrier")),
@@ -111,6 +116,14 @@ def test_the_next_way_is_tried_if_one_is_congested_and_only_then(stage: Stage) -
         *("PJSIP/{name}@first", "PJSIP/{name}@unknown", "PJSIP/{name}@third"),
         "PJSIP/{name}@third",
     ]
+
+
+def test_a_provider_that_refuses_the_login_is_a_problem_and_the_next_way_is_tried(stage: Stage) -> None:
+    stage.place("ann", ways=("PJSIP/{name}@first", "PJSIP/{name}@second"))
+    stage.refuse("ann", 21, 401)
+    assert stage.asterisk.dialed[-1] == "PJSIP/ann@second" and state(stage) is CallState.DIALING
+    (problem,) = stage.all(do.ReportProblem)
+    assert problem.text.endswith("@first: the provider refuses the trunk's login (401)")
 
 
 def test_the_ring_timeout_counts_for_all_ways_together(stage: Stage) -> None:

@@ -157,3 +157,14 @@ async def test_refusals_count_nowhere(client: Any, redis_server: RedisServer, to
     add_trunk(redis_server)
     assert reason_of(await admit(client, "c1", to=to)) is reason
     assert await client.exists(keys.calls_key("MA1"), keys.minute_key("MA1"), keys.trunk_key("main")) == 0
+
+
+async def test_what_is_released_gives_its_turn_back_once(client: Any, redis_server: RedisServer):
+    """A stolen token could otherwise make the calls of all accounts wait, with requests of which a part is refused."""
+    add_trunk(redis_server, per_second=1)
+    assert (await admit(client, "c0")).delay_ms == 0
+    for number in range(100):
+        found = await admit(client, f"refused{number}")
+        for _ in range(2):
+            await Admission(client).release("MA1", f"refused{number}", found.attempts)
+    assert 0 < (await admit(client, "c1")).delay_ms <= 1000

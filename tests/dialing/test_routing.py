@@ -166,3 +166,19 @@ def test_trunks_of_the_settings():
     ):
         with pytest.raises(TrunkError, match=says):
             trunks.from_settings(wrong)
+
+
+@pytest.mark.parametrize("prefixes", ["+", "+49,+33", "+4", "+1,+", "+49,+420"])
+def test_national_numbers_are_of_one_country(prefixes: str):
+    """+33 900... is an ordinary number, but dialed as 0900... it is a premium one in Germany."""
+    fields = {"dial": "PJSIP/{national}@p", "prefixes": prefixes}
+    with pytest.raises(TrunkError, match="all prefixes must begin with the same one"):
+        trunks.make("p", fields)
+    trunk = trunks.make("p", {**fields, "dial": "PJSIP/{number}@p"})
+    with pytest.raises(TrunkError, match="the same one"):
+        trunks.changed(trunk, {"dial": fields["dial"]})
+
+
+@pytest.mark.parametrize("prefixes", ["+49", "+49,+4930,112", "+1212,+1", "112", "", "+420"])
+def test_national_numbers_of_one_country(prefixes: str):
+    assert trunks.make("p", {"dial": "PJSIP/{national}@p", "prefixes": prefixes}).dial

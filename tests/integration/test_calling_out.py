@@ -168,14 +168,24 @@ async def test_a_phone_that_refuses(api: Caller, status: str, expected: tuple[st
     assert ending(await refused(api, status)) == expected
 
 
-@pytest.mark.row("Call: to", "a redirect (302) calls nobody, and is no new call")
-async def test_a_redirect_is_the_end_and_calls_nobody(api: Caller) -> None:
+@pytest.mark.parametrize("status", ["300 Multiple Choices", "301 Moved Permanently", "302 Moved Temporarily"])
+@pytest.mark.row("Call: to", "a redirect (3xx) calls nobody, and is no new call")
+async def test_a_redirect_is_the_end_and_calls_nobody(api: Caller, status: str) -> None:
     async with CalledPhone("4915550009") as other:
-        ended = await refused(api, "302 Moved Temporarily", ("Contact", f"<{other.uri}>"), rings=False)
-        assert not other.invites
-    assert ending(ended) == ("failed", "REDIRECTION_TO_NEW_DESTINATION", "2000", "Carrier")
+        ended = await refused(api, status, ("Contact", f"<{other.uri}>"), rings=False)
+        assert not other.got
+    code = ending(ended)
+    assert (code[0], *code[2:]) == ("failed", "2000", "Carrier")
     # A new call would be one of the account that the dialplan names.
     assert read_problems(api.stage.redis, api.stage.system.account) == api.stage.problems() == []
+
+
+@pytest.mark.row("Call: hangup_url", "a provider that refuses the trunk's login has not asked the callee")
+async def test_a_refused_login_is_the_trunks_problem(api: Caller) -> None:
+    ended = await refused(api, "401 Unauthorized", ("WWW-Authenticate", 'Digest realm="x", nonce="1"'), rings=False)
+    assert ending(ended) == ("failed", "CALL_REJECTED", "2010", "Carrier")
+    (problem,) = api.stage.problems()
+    assert "lab: the provider refuses the trunk's login" in problem
 
 
 @pytest.mark.row("Call: ring_timeout", "not answered by then: canceled")

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import msgspec
 import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from ari_conf.core.commands import ForAccount, ForCall, ForConference, HangUpAll, HangUpCall, HangUpCalls, Lock, Mute
 from ari_conf.core.effects import CommandReply
@@ -386,3 +387,28 @@ async def test_a_stream_that_restarted_with_lower_ids_is_read_again(redis_server
         owner.commands.reset_position()
         # A read that waits for ids above this one lasts BLOCK_MS.
         assert await asker.send("here", LOCK, "c2", 30) is not None
+
+
+class Unconfirmed:
+    """Client whose connection breaks after Redis has taken a command, or before."""
+
+    def __init__(self, client: Any, *, taken: bool) -> None:
+        self._client, self._taken = client, taken
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    async def xadd(self, *args: Any, **more: Any) -> None:
+        if self._taken:
+            await self._client.xadd(*args, **more)
+        raise RedisConnectionError("Connection closed by server.")
+
+
+@pytest.mark.parametrize("taken", [True, False])
+async def test_a_command_whose_write_is_not_confirmed_gets_its_reply_if_there_is_one(redis_server, taken: bool):
+    """A 503 for a command that is carried out would be repeated by the client, and people called twice."""
+    owner, client = Owner(redis_server.url), connect(redis_server.url)
+    asker = CommandClient(cast(Any, Unconfirmed(client, taken=taken)), "web")
+    async with running(owner.commands.run(), owner.redis), running(asker.receive_replies(), client):
+        reply = await asker.send("here", LOCK, "c1", 0.3)
+        assert (reply is not None) == taken == bool(owner.got)

@@ -357,7 +357,7 @@ OF_PLACED_CALLS = (
     Bug("placed: dialed once its channel exists", CALL, "return [] if outgoing.created else [outgoing.dial(self.channel_id, now)]", "return []", "test_outgoing"),
     Bug("placed: a channel is dialed once", CALL, "return [] if outgoing.created else [outgoing.dial(self.channel_id, now)]", "return [outgoing.dial(self.channel_id, now)]", "rough"),
     Bug("placed: the ring URL is told once", CALL, "        if is_first and url is not None:\n", "        if url is not None:\n", "placed"),
-    Bug("placed: a busy phone is not called again", OUT, "            return 500 <= sip_status < 600 or sip_status == NO_REPLY_STATUS\n", "            return True\n", "test_outgoing"),
+    Bug("placed: a busy phone is not called again", OUT, "            return 500 <= sip_status < 600 or sip_status == NO_REPLY_STATUS or sip_status in LOGIN_STATUSES\n", "            return True\n", "test_outgoing"),
     Bug("placed: the next way is tried", OUT, "        if self.rang_at is not None or self.attempt + 1 >= len(self.attempts):\n", "        if True:\n", "test_outgoing"),
     Bug("placed: it is canceled at its ring timeout", OUT, "self.rings_until, self.was_dialed = now + self.options.ring_timeout_s * 1000, False", "self.rings_until, self.was_dialed = now + 10**9, False", "test_outgoing"),
     Bug("placed: it ends at its time limit", OUT, "        self.ends_at = now + self.time_limit_s * 1000\n", "        self.ends_at = now + 10**12\n", "test_outgoing"),

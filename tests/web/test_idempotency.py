@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from redis import RedisError
 
 from ari_conf.web import idempotency
 from ari_conf.web.idempotency import IdempotencyRecord
@@ -121,3 +122,19 @@ def test_a_process_that_died_over_it_is_known_by_the_clock_of_redis(api: Api, ow
     assert api.post(MUTE, Idempotency_Key="k").status == 202
     assert time.monotonic() - began > 0.1, "the request waited"
     assert len(owner.commands) == before + 1, "the answer is the owner's reply"
+
+
+def test_a_record_that_is_not_written_does_not_make_a_503_of_what_was_done(
+    api: Api, owner: Owner, monkeypatch: pytest.MonkeyPatch
+):
+    """503 says that nothing was done: a client that repeats the request then does it twice."""
+
+    async def fails(*_: Any) -> None:
+        raise RedisError("gone")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(idempotency.IdempotencyEntry, "settle", fails)
+        first = api.post("Conference/standup/Record/", Idempotency_Key="k")
+    assert first.status == 202 and len(owner.commands) == 1
+    assert api.post("Conference/standup/Record/", Idempotency_Key="k").json == first.json
+    assert len(owner.commands) == 1

@@ -32,7 +32,7 @@ CODES: dict[int, tuple[str, str, str]] = {
         "Check the number.",
     ),
     2010: (
-        "A placed call: the trunks are congested, unreachable or unknown to Asterisk, or share no codec.",
+        "A placed call: the trunks are congested, unreachable, unknown to Asterisk or refused, or share no codec.",
         "the cause that the far end gave; `DESTINATION_OUT_OF_ORDER` if nothing was dialed",
         "Read the problem; see [Trunks](../operations/trunks.md).",
     ),

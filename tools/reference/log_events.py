@@ -384,6 +384,14 @@ EVENTS: dict[str, tuple[str, str]] = {
     "callback entry unreadable": ("A callback is missing from a list.", READABLE),
     "command undecodable": ("A command of a web process is ignored; its client gets 503.", READABLE),
     "reply undecodable": ("A reply of the server is ignored; the client gets 503.", READABLE),
+    "command write unconfirmed": (
+        "Redis did not confirm an API command. The reply is awaited all the same, and 503 is returned if none comes.",
+        REDIS,
+    ),
+    "idempotency record not written": (
+        "Redis did not answer after an API request was carried out. Its response is returned all the same.",
+        REDIS,
+    ),
     "command read failed": ("Redis did not answer; API commands are delayed. Repeated each minute.", REDIS),
     "reply read failed": (
         "Redis did not answer; the web process can't receive replies. Repeated each minute.",

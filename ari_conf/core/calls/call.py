@@ -83,6 +83,7 @@ from ari_conf.core.expectations import AsteriskState, Expectation
 from ari_conf.core.hangup_codes import (
     CANCELED_CAUSE,
     INVALID_DOCUMENT_CODES,
+    LOGIN_STATUSES,
     LOST_RACE_CAUSE,
     NO_ANSWER_CAUSE,
     NO_MEDIA_CAUSE,
@@ -1265,15 +1266,19 @@ class Call(msgspec.Struct, Derived, tag=True):
     def _on_hung_up(self, cause: int, now: int, sip_status: int = 0) -> Outputs:
         if self.state is ENDED:
             return []
+        out: Outputs = []
         if self.outgoing is not None and self.state in UNANSWERED:
+            if sip_status in LOGIN_STATUSES:
+                text = f"{self.outgoing.present.trunk}: the provider refuses the trunk's login ({sip_status})"
+                out.append(self.problem(ProblemKind.CALL_NOT_DIALED, text))
             if self.outgoing.may_try_next(cause, sip_status):
-                return self._request_next_channel(self.outgoing, same_way=False)
+                return out + self._request_next_channel(self.outgoing, same_way=False)
             self._refused(self.outgoing, cause, sip_status)
         by_server = self.state is HANGING_UP
         self.change_state(ENDED)
         self.ended_at = now
         self.scheduled_hangup_at = self.hangup_retry_at = self.fetch_purpose = None
-        out: Outputs = [] if by_server else [StopPreparing(self.call_uuid)]
+        out += [] if by_server else [StopPreparing(self.call_uuid)]
         if not by_server and self.hangup_source is None:
             self.hangup_source = "Caller" if self.outgoing is None else "Callee"
         if not by_server and cause == CANCELED_CAUSE:

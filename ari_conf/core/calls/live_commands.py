@@ -12,7 +12,7 @@ from typing import NamedTuple
 from ari_conf.core import commands as do
 from ari_conf.core.bounds import MAX_QUEUED, MAX_TRANSFERS
 from ari_conf.core.calls.call import Call
-from ari_conf.core.calls.call_state import FETCHING, IDENTIFYING, IN_CONFERENCE, RUNNING
+from ari_conf.core.calls.call_state import CONFIRMING, DETECTING, FETCHING, IDENTIFYING, IN_CONFERENCE, RUNNING
 from ari_conf.core.calls.live_media import LiveMedia
 from ari_conf.core.effects import CommandReply, WarmSounds
 from ari_conf.core.elements import Play
@@ -24,6 +24,10 @@ from ari_conf.core.queued_sound import SOUND_TYPES, is_of, sounds_of
 NO_SECOND_LEG = "the call has no second leg: legs={} is only for a call that a Dial element has connected; use aleg"
 TRANSFERABLE = FETCHING, RUNNING, IN_CONFERENCE
 NOT_ANSWERED = "the call is not answered yet: try again once it is"
+UNDECIDED = {
+    DETECTING: "the call is answered, but not known yet is whether by a machine: try again in some seconds",
+    CONFIRMING: "the call is answered, but not confirmed yet by the key: try again once it is",
+}
 
 
 class Leg(NamedTuple):
@@ -92,7 +96,7 @@ def _refusal(leg: Leg, command: do.LiveCommand, now: int) -> tuple[HTTPStatus, s
     if isinstance(command, do.StopPlayingToCall):
         return None
     if isinstance(command, do.Transfer):
-        return None if call.state in TRANSFERABLE else (HTTPStatus.CONFLICT, NOT_ANSWERED)
+        return None if call.state in TRANSFERABLE else (HTTPStatus.CONFLICT, UNDECIDED.get(call.state, NOT_ANSWERED))
     if call.answered_at is None:
         return HTTPStatus.CONFLICT, NOT_ANSWERED
     live = call.live or LiveMedia()

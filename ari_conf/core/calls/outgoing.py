@@ -13,6 +13,7 @@ from ari_conf.core import digit_sequence, ids
 from ari_conf.core.calls.machine_detection import MachineDetection
 from ari_conf.core.digit_sequence import DigitSequence
 from ari_conf.core.effects import CreateChannel, DialChannel, Effect
+from ari_conf.core.hangup_codes import LOGIN_STATUSES
 from ari_conf.core.placing import CallOptions, CallToPlace, DialAttempt
 
 __all__ = ["CallOptions", "CallToPlace", "DialAttempt", "Outgoing"]
@@ -108,11 +109,12 @@ class Outgoing(msgspec.Struct):
         return self.machine is not None and self.machine.is_machine
 
     def may_try_next(self, cause: int, sip_status: int) -> bool:
-        """Return whether the next way is to be tried: this one is congested, and the phone has not rung."""
+        """Return whether the next way is to be tried: this one is congested or refuses the login, and the phone has not
+        rung."""
         if self.rang_at is not None or self.attempt + 1 >= len(self.attempts):
             return False
         if sip_status:
-            return 500 <= sip_status < 600 or sip_status == NO_REPLY_STATUS
+            return 500 <= sip_status < 600 or sip_status == NO_REPLY_STATUS or sip_status in LOGIN_STATUSES
         return cause in CONGESTION_CAUSES
 
     # Steps.

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from fastapi import APIRouter, Depends, Path, Request
 from fastapi.responses import Response
-from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
+from pydantic import BaseModel, Field, WithJsonSchema
 from sqlalchemy import Connection, Row
 
 from ari_conf.core.elements import without_login
@@ -73,7 +73,7 @@ MEMBER_COLUMNS = (
 
 Format = Annotated[
     Literal["json", "csv"],
-    BeforeValidator(lambda value: value or "json"),
+    m.default_if_empty("json"),
     WithJsonSchema({"enum": ["json", "csv"], "default": "json"}),
 ]
 
