@@ -28,6 +28,10 @@ def database(settings: Settings) -> str:
             _check_one_machine(settings, opened.file_id)
         if opened.is_sqlite and not opened.file_exists:
             raise Doubtful(f"{opened.shown_url} does not exist yet: the first worker on this machine makes it")
+        if opened.revision() is None:
+            raise Doubtful(
+                f"{opened.shown_url} has no tables yet: the first worker makes them, or `ari-conf history migrate`"
+            )
         if not opened.is_migrated():
             raise CheckFailed(
                 f"the tables of {opened.shown_url} are not up to date: start a worker, or run "

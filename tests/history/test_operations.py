@@ -74,7 +74,7 @@ def test_the_doctor_checks_the_database(settings: Settings, redis: Redis):
     if settings.database_url.get_secret_value().startswith("sqlite"):
         assert (state, "does not exist yet" in text) == ("warning", True)
     else:
-        assert (state, "ari-conf history migrate" in text) == ("failure", True)
+        assert (state, "has no tables yet" in text, "ari-conf history migrate" in text) == ("warning", True, True)
     assert "migrated to revision 0001" in " ".join(run("history", "migrate").split())
     assert "up to date, revision 0001" in " ".join(run("history", "migrate").split())
     state, text = finding(settings, "history database")
