@@ -214,7 +214,7 @@ async def check_placed_calls(system: System, receiver: Receiver) -> None:
 
 
 async def check_history(system: System, receiver: Receiver) -> None:
-    """What waited for the database was written, and so is what has ended since."""
+    """Check that the database has the calls that waited for it, and those that have ended since."""
     gus, hal = (system.facts["placed_calls"][system.facts["callers"][who]] for who in ("gus", "hal"))
 
     def ended() -> dict[str, Any]:
