@@ -26,7 +26,7 @@ STOP_S = 2.0
 
 class RetentionRunner:
     of: ClassVar[str]
-    """What is deleted, for logs."""
+    """Kind of data that is deleted, for logs."""
     lock_key: ClassVar[str]
 
     def __init__(self, redis: Redis, database: HistoryDatabase) -> None:
