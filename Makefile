@@ -28,7 +28,7 @@ fuzz: $(VENV)/.tox  ## send millions of bad inputs, guided by code coverage: doc
 lint: $(VENV)/.tox  ## run the code checks, without the tests
 	@$(VENV)/bin/tox run -e lint
 
-format: $(VENV)/.tox  ## format the code
+format: .tox/lint/.installed  ## format the code
 	@$(VENV)/bin/tox exec -q -e lint -- sh -c 'ruff format . && ruff check --fix .'
 
 docs: $(VENV)/.tox  ## build docs/ as a site in build/site, and check its links
@@ -43,37 +43,37 @@ deb: $(LOCAL)/packages-of-deb  ## build the Debian package in dist/, for the rel
 deb-test: $(VENV)/.tox asterisk $(LOCAL)/packages-of-deb  ## build the Debian package for Debian 12 and 13, and try it in clean systems; RELEASE="trixie"
 	@DEB_RELEASES="$(or $(RELEASE),bookworm trixie)" $(VENV)/bin/tox run -q -e py -- --numprocesses 0 -q tests/deb
 
-bench: $(VENV)/.tox asterisk  ## compare the cost with ConfBridge() and a bare Stasis application; BENCH="--quick", "--help"
+bench: .tox/py/.installed asterisk  ## compare the cost with ConfBridge() and a bare Stasis application; BENCH="--quick", "--help"
 	@$(VENV)/bin/tox exec -q -e py -- python -m tests.bench $(BENCH)
 
-bench-placing: $(VENV)/.tox asterisk  ## compare the way from a request to its INVITE with a bare originate, and place calls while others arrive; BENCH="--help"
+bench-placing: .tox/py/.installed asterisk  ## compare the way from a request to its INVITE with a bare originate, and place calls while others arrive; BENCH="--help"
 	@$(VENV)/bin/tox exec -q -e py -- python -m tests.bench.placing $(BENCH)
 
-bench-core: $(VENV)/.tox  ## measure the core alone, and the whole server without Asterisk, at up to 100,000 members; BENCH="--help"
+bench-core: .tox/py/.installed  ## measure the core alone, and the whole server without Asterisk, at up to 100,000 members; BENCH="--help"
 	@$(VENV)/bin/tox exec -q -e py -- python -m tests.bench.application $(BENCH)
 
-bench-callbacks: $(VENV)/.tox  ## measure callback throughput, latency and fairness, compared with a bare loop of requests
+bench-callbacks: .tox/py/.installed  ## measure callback throughput, latency and fairness, compared with a bare loop of requests
 	@$(VENV)/bin/tox exec -q -e py -- python -m tests.bench.callbacks $(BENCH)
 
-bench-recordings: $(VENV)/.tox asterisk  ## measure the speed and memory of storing recordings, compared with the encoder and boto3 by hand
+bench-recordings: .tox/py/.installed asterisk  ## measure the speed and memory of storing recordings, compared with the encoder and boto3 by hand
 	@$(VENV)/bin/tox exec -q -e py -- python -m tests.bench.recordings
 
-chaos: $(VENV)/.tox asterisk  ## kill every component while callers talk, and check that no caller notices; CHAOS="--seed 7 --minutes 5", --help
+chaos: .tox/py/.installed asterisk  ## kill every component while callers talk, and check that no caller notices; CHAOS="--seed 7 --minutes 5", --help
 	@$(VENV)/bin/tox exec -q -e py -- python -m tests.chaos $(CHAOS)
 
-soak: $(VENV)/.tox asterisk  ## make thousands of short calls, and measure what they leave in memory; SOAK="--calls 5000", --help
+soak: .tox/py/.installed asterisk  ## make thousands of short calls, and measure what they leave in memory; SOAK="--calls 5000", --help
 	@$(VENV)/bin/tox exec -q -e py -- python -m tests.bench.soak $(SOAK)
 
-sizing: $(VENV)/.tox asterisk  ## measure what this machine carries: members, joins, callbacks, recordings; SIZING="--quick", "--help"
+sizing: .tox/py/.installed asterisk  ## measure what this machine carries: members, joins, callbacks, recordings; SIZING="--quick", "--help"
 	@$(VENV)/bin/tox exec -q -e py -- python -m tests.bench.sizing $(SIZING)
 
-machine-detection: $(VENV)/.tox asterisk  ## measure how often answering machines are recognized: docs/guide/machine-detection.md; MACHINES="--each", "--help"
+machine-detection: .tox/py/.installed asterisk  ## measure how often answering machines are recognized: docs/guide/machine-detection.md; MACHINES="--each", "--help"
 	@$(VENV)/bin/tox exec -q -e py -- python -m tests.machine_detection $(MACHINES)
 
-containers-test: $(VENV)/.tox $(LOCAL)/packages-of-containers  ## build the containers and run compose.yaml, as root and without a registry; CONTAINERS="--fresh"
+containers-test: .tox/py/.installed $(LOCAL)/packages-of-containers  ## build the containers and run compose.yaml, as root and without a registry; CONTAINERS="--fresh"
 	@$(VENV)/bin/tox exec -q -e py -- python -m tests.containers $(CONTAINERS)
 
-deployment-test: $(VENV)/.tox asterisk $(LOCAL)/packages-of-containers  ## run the steps of docs/operations/deployment.md in an empty Debian 12, as root
+deployment-test: .tox/py/.installed asterisk $(LOCAL)/packages-of-containers  ## run the steps of docs/operations/deployment.md in an empty Debian 12, as root
 	@$(VENV)/bin/tox exec -q -e py -- python -m tests.deployment
 
 clean:  ## remove the virtual environments and the data of `up` and `demo`, but not Asterisk, which takes a minute to install
@@ -107,6 +107,11 @@ $(VENV)/bin/pip: | $(LOCAL)/packages
 $(VENV)/.installed: setup.cfg pyproject.toml | $(VENV)/bin/pip
 	@echo "ari_conf: installing it and what it needs into $(VENV)" >&2
 	@$(VENV)/bin/pip install --quiet --disable-pip-version-check -e '.[speech,embedded,phones,example]'
+	@touch $@
+
+# What `tox run` installs, for `tox exec`, which does not.
+.tox/%/.installed: setup.cfg tox.ini | $(VENV)/.tox
+	@$(VENV)/bin/tox run -q -e $* --notest
 	@touch $@
 
 $(VENV)/.tox: | $(VENV)/bin/pip

@@ -35,6 +35,7 @@ from tasks.entry_task import BUG_RETRY_MS, EntryTask, dead_letter_ttl_ms
 from tasks.event_sender import EventSender
 from tasks.history_retention import HistoryRetention
 from tasks.retention import Retention
+from tasks.retention_runner import RetentionRunner
 
 log = structlog.get_logger()
 RUN_S = 10.0
@@ -311,7 +312,7 @@ class QueueConsumers(bootsteps.StartStopStep):  # type: ignore[misc]
     def __init__(self, worker: Any, **options: Any) -> None:
         super().__init__(worker, **options)
         self._consumers: list[QueueConsumer] = []
-        self._retentions: list[Retention | HistoryRetention] = []
+        self._retentions: list[RetentionRunner] = []
 
     def start(self, worker: Any) -> None:
         selected = worker.app.amqp.queues.consume_from

@@ -165,6 +165,8 @@ def import_(
         lines = file.read_bytes().splitlines()
     except OSError as error:
         raise AccountError(f"{file} could not be read: {error.strerror}") from None
+    if not any(line.strip() for line in lines):
+        raise AccountError(f"{file} has no accounts: is it the output of `ari-conf account export`, and complete?")
     with redis() as client:
         for number, line in enumerate(lines, 1):
             try:

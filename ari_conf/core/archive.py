@@ -45,6 +45,7 @@ def of_call(call: Call, now: int) -> ArchiveCall:
         call.hangup_cause,
         int(call.hangup_code),
         call.hangup_source or source_of(call.hangup_code),
+        parent_call_uuid=outgoing.options.parent_call_uuid if outgoing is not None else None,
         trunk=outgoing.present.trunk if outgoing is not None else None,
         answered_by=_answered_by(outgoing.machine) if outgoing is not None else None,
     )

@@ -92,6 +92,8 @@ class CallOptions(Frozen):
     status_method: str = "POST"
     dial_music: str | None = None
     """Sound that the members of `conference` hear until the call is answered or has ended: a tone, or a URL."""
+    parent_call_uuid: str | None = None
+    """Call of the account that these calls belong to, for the history."""
 
 
 class CallToPlace(Frozen):

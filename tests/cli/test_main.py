@@ -288,6 +288,15 @@ def test_what_is_left_of_a_removed_account_is_named_and_purged_later(typed, redi
     typed("account", "add", "acme")
 
 
+@pytest.mark.parametrize("content", ["", "\n \n"])
+def test_an_import_without_accounts_is_an_error(content, redis_server, tmp_path):
+    file = tmp_path / "accounts"
+    file.write_text(content)
+    result = run("account", "import", str(file), ARI_CONF_REDIS_URL=redis_server.url)
+    assert result.returncode == 1 and f"{file} has no accounts" in result.stderr
+    assert "created" not in result.stdout + result.stderr
+
+
 def test_an_import_gives_no_data_of_a_removed_account_away(typed, redis_server, tmp_path):
     typed("account", "add", "acme")
     file = tmp_path / "accounts"

@@ -40,6 +40,13 @@ def test_who_ended_it(stage: Stage, element: Hangup | Play, code: int, source: s
     assert (kept.hangup_code, kept.hangup_source) == (code, source)
 
 
+def test_a_placed_call_is_kept_with_its_parent(stage: Stage):
+    stage.place("bob", parent_call_uuid="call-ann")
+    stage.hang_up(stage.channel_of("bob"))
+    (kept,) = stage.all(do.ArchiveCall)
+    assert (kept.call_uuid, kept.parent_call_uuid, kept.trunk) == ("call-bob", "call-ann", "PJSIP/{name}@provider")
+
+
 def test_a_caller_who_was_not_identified_is_kept_without_a_number(stage: Stage):
     stage.held = {do.IdentifyCall}
     stage.call("ann", Play("hello"))

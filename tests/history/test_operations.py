@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,6 +28,7 @@ from ari_conf.store.accounts import DAY_MS
 from tasks.history_retention import LOCK_KEY, HistoryRetention
 from tests.history.drain import drain
 from tests.history.samples import call, callback, conference, everything, problem, recording, texts
+from tests.postgresql import PROGRAMS, PostgresServer
 from tests.redis import RedisServer
 
 LEASED = 4_000_000_000_000
@@ -74,7 +76,7 @@ def test_the_doctor_checks_the_database(settings: Settings, redis: Redis):
     if settings.database_url.get_secret_value().startswith("sqlite"):
         assert (state, "does not exist yet" in text) == ("warning", True)
     else:
-        assert (state, "has no tables yet" in text and "ari-conf history migrate" in text) == ("warning", True)
+        assert (state, "has no tables yet" in text, "ari-conf history migrate" in text) == ("warning", True, True)
     assert "migrated to revision 0001" in " ".join(run("history", "migrate").split())
     assert "up to date, revision 0001" in " ".join(run("history", "migrate").split())
     state, text = finding(settings, "history database")
@@ -224,3 +226,56 @@ def test_one_worker_at_a_time_deletes(redis: Redis, retention: Callable[..., His
     redis.set(LOCK_KEY, "another", ex=60)
     retention().delete_expired()
     assert redis.get(LOCK_KEY) == b"another"
+
+
+# Backup and restore, as docs/operations/history.md says.
+
+PAGE = (Path(__file__).parents[2] / "docs/operations/history.md").read_text()
+
+
+def test_a_backup_of_a_file_in_use_has_all_that_was_written(tmp_path: Path):
+    file, backup = tmp_path / "history.db", tmp_path / "backup.db"
+    used = HistoryDatabase(from_environment({"ARI_CONF_DATABASE_URL": f"sqlite:///{file}"}))
+    used.migrate()
+    with used.read():  # a reader keeps what was written out of the file itself
+        writer.write(used, texts(*everything()))
+    command = f"sqlite3 /var/lib/ari_conf/{file.name} \".backup '/backup/history.db'\""
+    assert command in PAGE
+    command = command.replace("/var/lib/ari_conf", str(tmp_path)).replace("/backup/history.db", str(backup))
+    subprocess.run(command, shell=True, check=True)
+    writer.write(used, texts(call(99)))
+    before = _counted(used)
+    used.close()
+    # The restore: the copy in its place, and the two other files deleted.
+    for name in ("history.db", "history.db-wal", "history.db-shm"):
+        (tmp_path / name).unlink(missing_ok=True)
+    backup.rename(file)
+    restored = HistoryDatabase(from_environment({"ARI_CONF_DATABASE_URL": f"sqlite:///{file}"}))
+    assert not restored.migrate() and _counted(restored) == before | {"calls": before["calls"] - 1}
+    # Redis still has, or repeats, what is newer and what is in the backup already: each counts once.
+    writer.write(restored, texts(*everything(), call(99)))
+    assert _counted(restored) == before
+    restored.close()
+
+
+@pytest.mark.skipif(not PROGRAMS, reason="PostgreSQL is not installed")
+def test_a_backup_of_postgresql_is_restored(postgres: PostgresServer, tmp_path: Path):
+    assert "pg_dump --format=custom ari_conf` and `pg_restore`" in PAGE
+    used, restored = (
+        HistoryDatabase(from_environment({"ARI_CONF_DATABASE_URL": postgres.new_database(name)}))
+        for name in ("backedup", "restored")
+    )
+    used.migrate()
+    writer.write(used, texts(*everything()))
+    before, dump = _counted(used), str(tmp_path / "dump")
+    subprocess.run([PROGRAMS[-1] / "pg_dump", "--format=custom", "--file", dump, postgres.url("backedup")], check=True)
+    restore = [PROGRAMS[-1] / "pg_restore", "--exit-on-error", "--dbname", postgres.url("restored"), dump]
+    subprocess.run(restore, check=True)
+    assert not restored.migrate() and _counted(restored) == before and before["calls"]
+    for one in (used, restored):
+        one.close()
+
+
+def _counted(database: HistoryDatabase) -> dict[str, int]:
+    with database.read() as connection:
+        return dict(queries.count_all(connection, "A"))

@@ -22,7 +22,8 @@ from ari_conf.settings import from_environment
 from ari_conf.store import accounts
 from ari_conf.store.accounts import DAY_MS
 from tasks import retention
-from tasks.retention import LOCK_KEY, LOCK_S, Retention
+from tasks.retention import LOCK_KEY, Retention
+from tasks.retention_runner import LOCK_S
 from tests.redis import RedisServer
 from tests.strict_s3 import LEAST, StrictS3, strict_s3
 from tests.tasks.fleet import Receiver, Worker, until

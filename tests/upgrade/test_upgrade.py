@@ -48,7 +48,11 @@ class SampledAri(FakeAri):
         self._name = taken["asterisk_name"]
         for number, channel_id in taken["asterisk"]["channels"].items():
             self.exten[channel_id] = number
-            self.asterisk.call(channel_id, answered=True)
+            rings = number == taken["facts"]["callers"].get("hal")
+            self.asterisk.call(channel_id, answered=not rings)
+            if rings:
+                channel = self.asterisk.channels[channel_id]
+                channel.endpoint, channel.dialed, channel.ringing = "PJSIP/hal", True, True
         for bridge_id, channels in taken["asterisk"]["bridges"].items():
             self.asterisk.bridges[bridge_id] = Bridge(bridge_id, list(channels))
             for channel_id in channels:
@@ -83,6 +87,8 @@ class SampledAri(FakeAri):
             name = str(ids.RecordingName(self._account, event.conference_id, event.recording_id))
             recording = {"name": name, "format": "wav", "state": "done", "target_uri": "bridge:x"}
             self._event("RecordingFinished", b'"recording":' + json.dumps(recording).encode())
+        elif isinstance(event, ev.ChannelAnswered):
+            self._event("Dial", b'"dialstatus":"ANSWER","peer":' + self.channel(event.channel_id))
         else:
             super()._on_asterisk_event(source, event)
 
@@ -185,6 +191,45 @@ async def until(condition: Any, within: float = 30) -> None:
         await asyncio.sleep(0.02)
 
 
+async def check_placed_calls(system: System, receiver: Receiver) -> None:
+    """One call is spoken to and keeps its sound and its document; the other one still rings, and can be answered."""
+    gus, hal = (system.facts["placed_calls"][system.facts["callers"][who]] for who in ("gus", "hal"))
+    assert not system.ari.asterisk.dialed, "nothing is dialed twice"
+    live = await asyncio.to_thread(system.api, "GET", "Call/?status=live")
+    assert {gus, hal} <= set(live["calls"])
+    shown = await asyncio.to_thread(system.api, "GET", f"Call/{hal}/?status=live")
+    assert (shown["call_status"], shown["direction"]) == ("ringing", "outbound")
+    await until(lambda: system.ari.asterisk.channels[system.channel("gus")].playbacks)
+    await asyncio.to_thread(system.api, "DELETE", f"Call/{gus}/Speak/")
+    await until(lambda: not system.ari.asterisk.channels[system.channel("gus")].playbacks)
+    receiver.documents["/placed"] = "<Response><Wait length='3600'/></Response>"
+    system.ari.asterisk.pick_up(system.channel("hal"))
+    asked = await receiver.wait_for(lambda request: request.path == "/placed")
+    assert asked.params["CallUUID"] == hal
+    assert (await asyncio.to_thread(system.command, "trunk", "list")).split().count("lab") == 1
+    for who in ("gus", "hal"):
+        system.ari.asterisk.hang_up(system.channel(who))
+        ended = await receiver.event("Hangup", CallUUID=system.facts["placed_calls"][system.facts["callers"][who]])
+        assert (ended.params["CallStatus"], ended.params["Direction"]) == ("completed", "outbound")
+
+
+async def check_history(system: System, receiver: Receiver) -> None:
+    """Check that the database has the calls that waited for it, and those that have ended since."""
+    gus, hal = (system.facts["placed_calls"][system.facts["callers"][who]] for who in ("gus", "hal"))
+
+    def ended() -> dict[str, Any]:
+        return {one["call_uuid"]: one for one in system.api("GET", "Call/?limit=20")["objects"]}
+
+    patience = Patience(30)
+    while not {gus, hal} <= (found := await asyncio.to_thread(ended)).keys():
+        assert not patience.over
+        await asyncio.sleep(0.1)
+    assert (found[hal]["parent_call_uuid"], found[gus]["parent_call_uuid"]) == (gus, None)
+    # The caller of the conference `short` has left before the sample was taken.
+    past = await asyncio.to_thread(system.api, "GET", "ConferenceHistory/")
+    assert "short" in {one["conference_name"] for one in past["objects"]}
+
+
 def test_the_present_release_has_a_sample() -> None:
     assert VERSION.partition("+")[0] in RELEASES, "run `python -m tests.upgrade.make_sample` for it"
 
@@ -210,6 +255,9 @@ async def test_the_state_of_a_release_is_taken_over(release: str, redis_server: 
         assert entered.params["ConferenceUUID"] == facts["conference"]
         await receiver.event("ConferenceExit", ConferenceName="short", ConferenceLastMember="true")
         assert [one for one in facts["waiting_recordings"] if one in system.command("recordings", "pending")]
+
+        if "placed" in facts:
+            await check_placed_calls(system, receiver)
 
         # What was stored is there.
         recordings = await asyncio.to_thread(system.api, "GET", "Recording/")
@@ -251,6 +299,8 @@ async def test_the_state_of_a_release_is_taken_over(release: str, redis_server: 
         await receiver.event("ConferenceExit", ConferenceName="later", ConferenceLastMember="true")
         for who in ("ann", "bob", "dan", "eve"):
             await receiver.event("Hangup", From=facts["callers"][who])
+        if "placed" in facts:
+            await check_history(system, receiver)
         state = state_key(taken["asterisk_name"])
         await until(lambda: set(redis.hkeys(state)) <= {NEXT_MEMBER_ID.encode()})
         assert not redis.hgetall(names_key(facts["account"])) and not system.ari.asterisk.channels

@@ -167,7 +167,12 @@ def test_a_parent_that_does_not_exist(dialer: Api, owner: Owner) -> None:
         assert (refused.status, "parent_call_uuid" in refused.json["error"]) == (404, True)
     owner.joins("ann")
     placed = dialer.post("Call/", {**PLACED, "parent_call_uuid": "call-ann", "error_if_parent_not_found": True})
-    assert placed.status == 201
+    assert placed.status == 201 and ordered(owner)[0].parent_call_uuid == "call-ann"
+
+
+def test_a_parent_that_is_no_call_of_the_account_is_not_in_the_history(dialer: Api, owner: Owner) -> None:
+    assert dialer.post("Call/", {**PLACED, "parent_call_uuid": "none"}).status == 201
+    assert ordered(owner)[0].parent_call_uuid is None
 
 
 def test_the_same_key_twice_dials_once(dialer: Api, owner: Owner) -> None:

@@ -556,17 +556,15 @@ EVENTS: dict[str, tuple[str, str]] = {
         "Recordings of an account (`count`) were removed from Redis' index, because the database has them.",
         NOTHING,
     ),
-    "history retention interrupted": (
-        "The database of the history or Redis does not respond, so that expired rows remain. It is tried again after "
-        "`retry_in_s`.",
-        "Check the database: `ari-conf doctor`.",
-    ),
-    "history retention raised": ("The deletion of expired history raised an exception; it is tried again.", REPORT),
     "retention interrupted": (
-        "S3 or Redis does not respond, so expired recordings remain. It is tried again after `retry_in_s`.",
-        "`ari-conf doctor` checks both.",
+        "Expired recordings or history (`of`) remain, because S3, the database of the history or Redis does not "
+        "respond. It is tried again after `retry_in_s`.",
+        "`ari-conf doctor` checks all three.",
     ),
-    "retention raised": ("The deletion of expired recordings failed. It is tried again after 10 minutes.", REPORT),
+    "retention raised": (
+        "The deletion of expired recordings or history (`of`) failed. It is tried again after 10 minutes.",
+        REPORT,
+    ),
     "recording lost": (
         "Asterisk has no file of this recording, nor has the bucket. It is given up.",
         "`ari-conf recordings lost`; `ari-conf recordings retry` if the file can be restored.",

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 from uuid import uuid4
 
+import msgspec
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 
@@ -57,7 +58,9 @@ async def place_calls(request: Request, client: CurrentClient, body: Placed) -> 
 async def _place(client: ApiClient, body: m.CallRequest) -> ApiResult:
     parent_server = await _server_of_parent(client, body)
     calls = await admit(client, body.from_, body.to, body.caller_name, body.time_limit)
-    return await place(client, parent_server, body.options(), calls)
+    # The history shows a parent only if it is a call of this account.
+    options = msgspec.structs.replace(body.options(), parent_call_uuid=body.parent_call_uuid if parent_server else None)
+    return await place(client, parent_server, options, calls)
 
 
 async def place(client: ApiClient, preferred_server: str, options: CallOptions, calls: list[CallToPlace]) -> ApiResult:
