@@ -77,6 +77,7 @@ class DialRun(msgspec.Struct):
             headers=tuple(dict(element.sip_headers + number.sip_headers).items()),
             confirmation=confirmation,
             dial_music=element.dial_music or RINGBACK,
+            parent_call_uuid=call_uuid,
         )
 
     def room(self, call_uuid: str) -> Conference:
