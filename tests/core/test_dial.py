@@ -342,6 +342,41 @@ def test_a_transfer_of_either_leg_or_both(stage: Stage, legs: Any) -> None:
     assert not stage.engine.conferences
 
 
+def test_a_transfer_by_the_uuid_of_the_second_leg(stage: Stage) -> None:
+    """The caller does not wait for somebody who talks elsewhere."""
+    dial(stage, "bob")
+    stage.phone("bob", "pick_up")
+    leg = stage.leg("bob")
+    assert leg is not None
+    stage.documents["http://alone.example/"] = (AFTER,)
+    command = do_command.Transfer("aleg", "http://alone.example/", "POST", "", "POST")
+    stage.tell(ev.CommandReceived("c", do_command.ForCall("A", leg.call_uuid, command), stage.now + 1000))
+    assert stage.all(do.CommandReply)[-1].status == 202
+    check(stage)
+    assert stage.leg("bob") is not None and len(results(stage)) == 1
+    assert not stage.engine.conferences
+    hang_up(stage, "host")
+    assert stage.leg("bob") is not None
+    stage.hang_up(stage.channel_of("bob"))
+    stage.assert_nothing_is_left()
+
+
+@pytest.mark.parametrize("key", ["5", "6"])
+def test_the_caller_hears_the_ringing_until_the_key_is_pressed(stage: Stage, key: str) -> None:
+    dial(stage, "bob", confirm_key="5")
+    (conference,) = stage.engine.conferences.values()
+    stage.phone("bob", "pick_up")
+    assert conference.shared_playback.players and conference.dial_music
+    bob = stage.channel_of("bob")
+    stage.press(bob, key)
+    if key == "5":
+        assert talks_to(stage, "bob")
+        assert not conference.shared_playback.players and not conference.dial_music
+    else:
+        hang_up(stage, "bob")
+        assert [found["DialStatus"] for found in results(stage)] == ["no-answer"]
+
+
 def test_sounds_and_digits_for_either_leg(stage: Stage) -> None:
     dial(stage, "bob")
     assert send(stage, do_command.SendDigitsToCall("1", "bleg")) == 409

@@ -446,6 +446,8 @@ OF_DIALS = (
     Bug("Dial: the caller does not wait for calls that are lost", DIAL, "self.gives_up_at = now + delay_ms + self.element.timeout * 1000 + GRACE_MS", "self.gives_up_at = None", "test_dial"),
     Bug("Dial: a recording begins at the answer", CALL, "return told + self._begin_recording_on_answer(now)", "return told", "test_dial"),
     Bug("Dial: a second leg that is transferred is on its own", COMMANDS, "            detached = call.leave_first_leg()\n", "            detached: Outputs = []\n", "test_dial"),
+    Bug("Dial: the caller hears the music until the key is pressed", CALL, "        if not outgoing.first_leg:\n            # The caller of a Dial", "        if outgoing:\n            # The caller of a Dial", "test_dial"),
+    Bug("Dial: the music ends when the two are connected", CALL, "        connected = self._dial_music(None) + self._tell_first_leg(", "        connected = self._tell_first_leg(", "test_dial"),
     Bug("crash: the policy is asked again", CALL, "            out.append(self._dial_admission(self.dial))\n", "            pass\n", "test_dial"),
     Bug("crash: a call without its Dial is ended", REST, "        return first is not None and first.dial is not None and call_uuid in first.dial.legs\n", "        return True\n", "test_dial"),
     Bug("crash: a Dial goes on without a call that is lost", REST, "                effects += self._abort_handler.deliver_separately(call.on_leg_lost(leg, now), now)\n", "                pass\n", "test_dial"),

@@ -482,7 +482,10 @@ class Call(msgspec.Struct, Derived, tag=True):
         self.answered_at = now
         outgoing.answered(now)
         out: Outputs = [self.dialing_record(), ReadCodec(self.call_uuid, self.channel_id)]
-        out += self._status_callback("CallAnswered") + self._dial_music(None) + self._tell_first_leg("answered")
+        out += self._status_callback("CallAnswered") + self._tell_first_leg("answered")
+        if not outgoing.first_leg:
+            # The caller of a Dial hears it until they are connected: nobody else is there to be heard.
+            out += self._dial_music(None)
         out += outgoing.send_digits(self.channel_id, now)
         out += outgoing.detect_machine(self.channel_id, self.call_uuid, now)
         if outgoing.holds_document:
@@ -540,7 +543,8 @@ class Call(msgspec.Struct, Derived, tag=True):
         """Continue with what the request asks for: the call is answered, and confirmed."""
         won: Outputs = [RaceWon(outgoing.rivals)] if outgoing.rivals else []
         outgoing.rivals, outgoing.is_confirming = (), False
-        return won + self._tell_first_leg("connected") + self._start_document(outgoing, now)
+        connected = self._dial_music(None) + self._tell_first_leg("connected")
+        return won + connected + self._start_document(outgoing, now)
 
     def _start_document(self, outgoing: Outgoing, now: int) -> Outputs:
         if outgoing.options.conference is not None:

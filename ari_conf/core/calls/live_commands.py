@@ -68,10 +68,12 @@ def _apply(leg: Leg, is_second: bool, command_id: str, command: do.LiveCommand, 
     call, queued = leg
     match command:
         case do.Transfer():
-            if not is_second:
-                return _transfer(call, command.aleg_url, command.aleg_method, command_id, now)
+            url, method = command.aleg_url, command.aleg_method
+            if is_second:
+                url, method = command.bleg_url, command.bleg_method
+            # A second leg may also be addressed by its own UUID: its first leg does not wait for it either.
             detached = call.leave_first_leg()
-            return [*detached, *_transfer(call, command.bleg_url, command.bleg_method, command_id, now)]
+            return [*detached, *_transfer(call, url, method, command_id, now)]
         case do.PlayToCall(sound):
             behind = bool(queued) or (call.live is not None and bool(call.live.playback.queue))
             out: Outputs = [SoundRequested(call.call_uuid, sound)] if call.in_conference else call.play(sound, now)
