@@ -34,9 +34,14 @@ WINDOW_S = 1
 class ApiClient:
     """API client: the authenticated account of a request, and the resources that serve the request."""
 
-    auth_id: str
     api_id: str
     resources: Resources
+    record: AccountRecord
+    """The account, as it was when the request was authenticated."""
+
+    @property
+    def auth_id(self) -> str:
+        return self.record.auth_id
 
 
 class _LenientBasic(HTTPBasic):
@@ -67,7 +72,7 @@ async def current_client(
     if decode_path_part(auth_id) != record.auth_id:
         # An account must not learn whether another account exists.
         raise ApiError(404, "not found")
-    return ApiClient(record.auth_id, _api_id(request, record.auth_id), resources)
+    return ApiClient(_api_id(request, record.auth_id), resources, record)
 
 
 def _api_id(request: Request, auth_id: str) -> str:

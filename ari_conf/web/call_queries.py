@@ -10,7 +10,6 @@ from ari_conf.core.request_params import format_second
 from ari_conf.ownership.lease import ASTERISKS_KEY, LEASE_S, lease_key, owner_key
 from ari_conf.store.live_calls import find_call, scan_calls
 from ari_conf.store.live_state import LiveCallRecord
-from ari_conf.web.async_calls import now_ms
 from ari_conf.web.call_models import CallsQuery
 from ari_conf.web.errors import ApiError
 
@@ -26,8 +25,8 @@ async def list_servers(redis: Any) -> list[str]:
     pipe = redis.pipeline(transaction=False)
     for name in names:
         pipe.get(owner_key(name)).hget(lease_key(name), "renewed_ms")
-    found = await pipe.execute()
-    now, alive = await now_ms(redis), list[tuple[int, str]]()
+    *found, (seconds, microseconds) = await pipe.time().execute()
+    now, alive = seconds * 1000 + microseconds // 1000, list[tuple[int, str]]()
     for name, token, renewed_ms in zip(names, found[::2], found[1::2], strict=True):
         if token and renewed_ms and now - int(renewed_ms) < 2 * LEASE_S * 1000:
             alive.append((now - int(renewed_ms), name))

@@ -11,8 +11,6 @@ from ari_conf.common import lua
 from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.dialing.admission import DEFAULT_TIME_LIMIT_S, Admitted, Refused
 from ari_conf.dialing.attempt import DialAttempt
-from ari_conf.dialing.permissions import NOTHING
-from ari_conf.store import accounts
 from ari_conf.store.problems import Problem, encoded, problems_key
 from ari_conf.web.async_calls import now_ms
 from ari_conf.web.auth import ApiClient
@@ -30,9 +28,7 @@ async def admit(
 
     Raises ApiError 403 if the account may not place it, or 400 if `from_` or `to` can't be read."""
     resources = client.resources
-    redis: Any = resources.redis
-    found = await redis.hget(accounts.KEY, client.auth_id)
-    permissions = accounts.read(client.auth_id, found).permissions() if found else NOTHING
+    permissions = client.record.permissions()
     admitted = await resources.admission.admit(client.auth_id, permissions, call_uuid, from_, to, time_limit_s)
     if isinstance(admitted, Refused):
         await _report(client, admitted)

@@ -135,7 +135,8 @@ def admit(served: Served, to: str, from_: str = "+4930999999") -> Admitted:
 
     async def ask() -> Admitted:
         resources = served.app.state.resources
-        return await dial_admission.admit(ApiClient("A", "api-id", resources), "call", from_, to)
+        record = accounts.read("A", await resources.redis.hget(accounts.KEY, "A"))
+        return await dial_admission.admit(ApiClient("api-id", resources, record), "call", from_, to)
 
     return asyncio.run_coroutine_threadsafe(ask(), served.loop).result(10)
 

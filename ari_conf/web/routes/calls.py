@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 from uuid import uuid4
 
 import msgspec
@@ -12,8 +12,7 @@ from fastapi.responses import Response
 
 from ari_conf.core import commands as do
 from ari_conf.core.placing import CallOptions, CallToPlace
-from ari_conf.store import accounts, live_calls
-from ari_conf.store.accounts import AccountRecord
+from ari_conf.store import live_calls
 from ari_conf.web import call_models as m
 from ari_conf.web import call_queries, dial_admission
 from ari_conf.web.api_result import ApiResult
@@ -66,12 +65,11 @@ async def _place(client: ApiClient, body: m.CallRequest) -> ApiResult:
 async def place(client: ApiClient, preferred_server: str, options: CallOptions, calls: list[CallToPlace]) -> ApiResult:
     """Place calls that were admitted, on the preferred server if it runs: members of a conference are on one Asterisk.
 
-    Raises ApiError 404 or 503: nothing is dialed."""
-    record = await _account(client, calls)
+    Raises ApiError 503: nothing is dialed."""
     servers = await call_queries.list_servers(client.resources.redis)
     if preferred_server in servers:
         servers = [preferred_server]
-    reply = await _send(client, servers, do.PlaceCalls(record.account(), options, tuple(calls)))
+    reply = await _send(client, servers, do.PlaceCalls(client.record.account(), options, tuple(calls)))
     if reply.status >= 400:
         await _release(client, calls)
     return reply
@@ -93,15 +91,6 @@ async def _send(client: ApiClient, servers: list[str], command: do.PlaceCalls) -
         break
     await _release(client, command.calls)
     raise unavailable(error)
-
-
-async def _account(client: ApiClient, calls: Sequence[CallToPlace]) -> AccountRecord:
-    redis: Any = client.resources.redis
-    found = await redis.hget(accounts.KEY, client.auth_id)
-    if found is None:
-        await _release(client, calls)
-        raise ApiError(404, "not found")
-    return accounts.decode(found)
 
 
 async def _server_of_parent(client: ApiClient, body: m.CallRequest) -> str:
