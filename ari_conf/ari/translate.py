@@ -13,10 +13,14 @@ from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core import ids
 from ari_conf.core.hangup_codes import CANCELED_CAUSE, NO_MEDIA_CAUSE
+from ari_conf.core.placing import MAX_TIME_LIMIT_S
 
 INAUDIBLE = -32768
 """Value of VOLUME() for a deafened channel: divides the amplitude of each sample by 32768."""
 BRIDGE_TYPE = "mixing,dtmf_events,video_sfu"
+LONGEST_PLACED_CALL_S = MAX_TIME_LIMIT_S + 3600
+"""Seconds from its creation after which Asterisk itself ends a placed call, in case no server is left that could: more
+than the longest time limit, queueing excluded, so that the server's own limit always comes first."""
 BRIDGE_NAME = "ari_conf"
 """Name of each bridge that the server creates; other bridges are not touched."""
 
@@ -244,7 +248,11 @@ def to_requests(effect: do.AsteriskEffect, app: str = "") -> tuple[Request, ...]
 def _creation_request(effect: do.CreateChannel, app: str) -> Request:
     query = {"endpoint": effect.endpoint, "app": app, "appArgs": "placed", "channelId": effect.channel_id}
     # The number that the phone is shown is that of the connected line, not the caller's (seen on 22.10.1).
-    variables = {"CONNECTEDLINE(num,i)": effect.from_, "CONNECTEDLINE(name,i)": effect.caller_name}
+    variables = {
+        "CONNECTEDLINE(num,i)": effect.from_,
+        "CONNECTEDLINE(name,i)": effect.caller_name,
+        "TIMEOUT(absolute)": str(LONGEST_PLACED_CALL_S),
+    }
     headers = {f"PJSIP_HEADER(add,{name})": value for name, value in effect.headers}
     return Request("POST", "/channels/create", query, "http", {"variables": variables | headers})
 

@@ -24,9 +24,9 @@ OUTBOUND_SINCE = {20: (20, 15), 21: (21, 10), 22: (22, 5)}
 
 MODULES = (
     "app_stasis", "bridge_holding", "bridge_simple", "bridge_softmix", "chan_pjsip", "chan_rtp", "codec_alaw",
-    "codec_ulaw", "format_wav", "func_callerid", "func_talkdetect", "func_volume", "res_ari", "res_ari_applications",
-    "res_ari_asterisk", "res_ari_bridges", "res_ari_channels", "res_ari_events", "res_ari_playbacks",
-    "res_ari_recordings", "res_http_websocket", "res_musiconhold", "res_rtp_multicast",
+    "codec_ulaw", "format_wav", "func_callerid", "func_talkdetect", "func_timeout", "func_volume", "res_ari",
+    "res_ari_applications", "res_ari_asterisk", "res_ari_bridges", "res_ari_channels", "res_ari_events",
+    "res_ari_playbacks", "res_ari_recordings", "res_http_websocket", "res_musiconhold", "res_rtp_multicast",
     "res_stasis_answer", "res_stasis_playback", "res_stasis_recording",
     "res_stasis_snoop",
 )  # fmt: skip
