@@ -182,6 +182,7 @@ def build_server(settings: Settings, clock: Clock | None = None) -> ConferenceSe
         abort=engine_loop.abort,
         run=run_unwritten_effect,
         deadlines_allowed=engine_loop.set_timer,
+        taken_over=engine_loop.end_takeover,
     )
     rtp_monitor = RtpMonitor(
         ari, engine, gate.submit, lambda: ari.connected and not reconciler.blocks_timers, settings.rtp_timeout

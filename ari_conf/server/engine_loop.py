@@ -26,6 +26,11 @@ TIMER_REFRESH_MS = 1000
 clock doesn't."""
 LINGERING_EVENTS = (ev.TalkingStarted, ev.TalkingFinished, ev.StreamSeen, ev.AudioStopped, ev.LineMeasured)
 """Events whose step may be written a moment later, together with others."""
+ONCE = do.AddChannel, do.PlayMedia, do.FetchDocument, do.FetchSoundDocument, do.AdmitDial
+"""Effects that do harm if this process carries them out twice: a channel that is added to its bridge again leaves it
+first, a sound is heard twice, and an application is asked twice."""
+MAX_BEGUN = 10_000
+"""Number of these effects that are remembered until the takeover is over: the latest ones."""
 BLOCKED_POLL_S = 0.25
 """Seconds between two checks whether deadlines may become due."""
 
@@ -60,6 +65,8 @@ class EngineLoop:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_set_for: tuple[int, int | None] = 0, None
         """Time at which the timer was set, and its deadline: milliseconds of the server's clock."""
+        self._begun: dict[do.Effect, None] | None = {}
+        """Effects of ONCE that this process has begun, in order. None: the takeover is over."""
 
     def handle_event(self, event: ev.Event) -> None:
         now = self._now_ms()
@@ -76,9 +83,18 @@ class EngineLoop:
         self._submit(effects, now, may_linger=isinstance(event, LINGERING_EVENTS) and not urgent)
 
     def replay(self, out: Outputs) -> None:
-        """Write and run the effects that a reconciliation repeats. Raises StepFailed."""
-        now = self._now_ms()
-        self._submit(self._engine.replay(out, now), now)
+        """Write and run the effects that a reconciliation repeats. Raises StepFailed.
+
+        Events that come during a takeover have effects too. The state does not tell these from the effects that were
+        lost with the previous process: they are not repeated.
+        """
+        now, begun = self._now_ms(), self._begun or {}
+        effects = self._engine.replay(out, now)
+        self._submit([effect for effect in effects if not isinstance(effect, ONCE) or effect not in begun], now)
+
+    def end_takeover(self) -> None:
+        """Note that all effects that may have been lost with the previous process have been repeated."""
+        self._begun = None
 
     def abort(self, keys: Iterable[str]) -> None:
         """End the calls and conferences `keys`, and those that `replay` changed before it raised."""
@@ -103,11 +119,19 @@ class EngineLoop:
         again to the next process.
         """
         self._call_log.step(effects)
+        if self._begun is not None:
+            self._note_begun(self._begun, effects)
         if effects:
             self._step_writer.submit(*self._step_builder.build(effects, now), may_linger=may_linger)
         elif self._engine.last_step_changed_state:
             (self._step_writer.write_soon if may_linger else self._step_writer.write_now)()
         self._set_timer(now)
+
+    @staticmethod
+    def _note_begun(begun: dict[do.Effect, None], effects: list[do.Effect]) -> None:
+        begun |= dict.fromkeys(effect for effect in effects if isinstance(effect, ONCE))
+        while len(begun) > MAX_BEGUN:
+            del begun[next(iter(begun))]
 
     # Time.
 

@@ -65,13 +65,14 @@ class Reconciler:
         abort: Callable[[Iterable[str]], None],
         run: Callable[[DeferrableEffect], None],
         deadlines_allowed: Callable[[], None],
+        taken_over: Callable[[], None] = lambda: None,
     ) -> None:
         """Create the reconciler.
 
         `deliver` receives the missed events, and `on_ari_message` the messages that Asterisk would have sent. `replay`
         receives the effects to repeat, and `abort` the ids of calls and conferences whose reconciliation raised. `run`
         starts an effect that does not change the state. `deadlines_allowed` is called when deadlines may become due
-        again.
+        again, and `taken_over` once what the previous process left undone is processed.
         """
         self._ari = ari
         self._engine = engine
@@ -82,6 +83,7 @@ class Reconciler:
         self._abort = abort
         self._run_effect = run
         self._deadlines_allowed = deadlines_allowed
+        self._taken_over = taken_over
         self._first = True
         """True until a reconciliation has processed what the previous process left undone."""
         self._lock = asyncio.Lock()
@@ -214,6 +216,7 @@ class Reconciler:
             ]
             self._try(lambda: self._replay(effects), "leaving orphaned bridges in Asterisk")
         self._first = False
+        self._taken_over()
         self._refuse(seen.undescribed)
         for message in takeover.synthetic_stasis_starts(seen.arrived):
             self._on_ari_message(message)

@@ -15,9 +15,12 @@ from ari_conf.core import ids
 from ari_conf.core.account import Account
 from ari_conf.core.elements import Conference, GetDigits, Hangup, Wait
 from ari_conf.core.engine import Engine
+from ari_conf.core.expectations import AsteriskState
 from ari_conf.core.messages import SoundDocumentRequested
 from ari_conf.core.problem_kinds import ProblemKind
+from ari_conf.core.reconciliation.plan import effects_to_repeat
 from ari_conf.core.step_failed import StepFailed
+from ari_conf.server import engine_loop
 from ari_conf.server.engine_loop import BLOCKED_POLL_S, TIMER_REFRESH_MS, EngineLoop
 from ari_conf.server.step_builder import StepBuilder
 from ari_conf.settings import from_environment
@@ -280,3 +283,34 @@ async def test_a_line_for_a_call_holds_no_query_of_a_url(place: Place) -> None:
         place.loop.handle_event(ev.ChannelHungUp("ann", 16))
     (line,) = (line for line in logged if line["log_level"] == "info")
     assert line["document"] == "http://d.example/a" and line["answered"] is False
+
+
+async def test_what_an_event_leads_to_during_a_takeover_is_not_done_twice(place: Place) -> None:
+    """Asterisk would take a channel that is added to its bridge again out of it first: they would count as gone."""
+    place.call("ann", Conference("standup"))
+    before = AsteriskState({"ann": True, "bob": True}, {"b.x": frozenset()})
+    place.call("bob", Conference("standup"))
+    claim = next(effect for effect in place.written.effects if isinstance(effect, do.ClaimName))
+    place.loop.handle_event(ev.NameClaimed(claim.conference_id))
+    (create,) = (effect for effect in place.written.effects if isinstance(effect, do.CreateBridge))
+    place.loop.handle_event(ev.BridgeCreated(create.bridge_id))
+    added = [effect for effect in place.written.effects if isinstance(effect, do.AddChannel)]
+    assert len(added) == 2
+    repeated = effects_to_repeat(place.engine, before)
+    assert [effect for effect in repeated if isinstance(effect, do.AddChannel)] == added
+    lost = do.AddChannel("cid", create.bridge_id, 3)
+    place.loop.replay([*repeated, lost])
+    assert [effect for effect in place.written.effects if isinstance(effect, do.AddChannel)] == [*added, lost]
+    place.loop.replay([lost])
+    assert place.written.effects.count(lost) == 1
+    place.loop.end_takeover()
+    place.loop.replay([lost])
+    assert place.written.effects.count(lost) == 2
+
+
+async def test_what_is_remembered_of_a_takeover_is_bounded(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_loop, "MAX_BEGUN", 2)
+    added = [do.AddChannel(name, "b.x.bridge", 1) for name in ("ann", "bob", "cid")]
+    place.loop.submit_effects([*added, do.HangUp("dan")])
+    place.loop.replay([*added])
+    assert [place.written.effects.count(effect) for effect in added] == [2, 1, 1]

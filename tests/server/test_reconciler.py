@@ -111,6 +111,7 @@ class Comparison:
             abort=lambda keys: self.given_up.append(set(keys)),
             run=self.happened.append,
             deadlines_allowed=lambda: self.happened.append("time goes on"),
+            taken_over=lambda: self.happened.append("taken over"),
         )
 
     def deliver(self, event: ev.Event) -> None:
@@ -290,8 +291,10 @@ async def test_a_comparison_that_broke_whole_is_done_again_as_the_first_one(
         await comparison.compare()
     assert [line for line in logged if "internal error in ari_conf" in line.get("hint", "")]
     assert comparison.comparing.done.is_set(), "waiters must not wait forever"
+    assert "taken over" not in comparison.happened
     comparison.happened.clear()
     await comparison.compare()
+    assert comparison.happened.count("taken over") == 1
     assert len([what for what in comparison.happened if isinstance(what, do.MuteChannel)]) == MANY
 
 
