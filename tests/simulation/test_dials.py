@@ -18,12 +18,13 @@ from tests.simulation.test_placed_crashes import MOMENTS
 from tests.simulation.test_simulation import LONG, PHONES, PLACED, ROUGH, play
 from tests.simulation.world import World
 
-SEEDS, STEPS = (1000, 400) if LONG else (50, 250)
+SEEDS, STEPS = (1000, 400) if LONG else (30, 250)
 CRASH_SEEDS, EVERY = (200, 1) if LONG else (40, 3)
 KINDS = {
     "smooth": (*PLACED, *("arrive", "phone") * 3),
     "phones": (*PHONES, *("arrive", "phone", "phone", "press") * 4),
     "rough": (*ROUGH, *("arrive", "phone", "phone") * 4),
+    "minutes": (*PLACED, *("arrive", "phone") * 3, "minutes"),
 }
 STATUSES = {"completed", "busy", "failed", "timeout", "no-answer", "cancel"}
 
@@ -92,6 +93,19 @@ class Dialing(World):
     def arrive(self, number: int) -> None:
         super().arrive(number + DIALS)
 
+    def use_up_minutes(self, number: int) -> None:
+        """Let an account's minutes of the day be used up, as the dial meter reports it: its placed calls end."""
+        auth_id = "B" if number % 5 == 0 else "A"
+        placed = [
+            call.call_uuid
+            for call in self.engine.calls.values()
+            if call.outgoing is not None and call.auth_id == auth_id and not call.is_ending
+        ]
+        for call_uuid in placed:
+            self.receive(ev.MinutesUsedUp(call_uuid))
+            call = self.engine.calls.get(call_uuid)
+            assert call is None or call.is_ending, "a placed call goes on without minutes"
+
 
 def dial_courses(kinds: str, seeds: int) -> None:
     connected = 0
@@ -99,7 +113,11 @@ def dial_courses(kinds: str, seeds: int) -> None:
         dice, world = Random(seed), Dialing()
         try:
             for _ in range(STEPS):
-                play(world, (dice.choice(KINDS[kinds]), dice.randrange(10_000)))
+                what, number = dice.choice(KINDS[kinds]), dice.randrange(10_000)
+                if what == "minutes":
+                    world.use_up_minutes(number)
+                else:
+                    play(world, (what, number))
             world.end()
         except BaseException as error:
             error.add_note(f"seed {seed}")
