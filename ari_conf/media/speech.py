@@ -184,9 +184,12 @@ class SpeechSynthesizer:
             if is_silent:
                 raise SoundError(f"{NOTHING_SPEAKABLE}; {INSTALL_HINT}")
         finally:
-            await asyncio.to_thread(writer.close)
-            for file in (rendered, adjusted):
-                file.unlink(missing_ok=True)
+            try:
+                # On a full disk this raises, too.
+                await asyncio.to_thread(writer.close)
+            finally:
+                for file in (rendered, adjusted):
+                    file.unlink(missing_ok=True)
 
 
 class _Rendering:

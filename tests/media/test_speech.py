@@ -1,6 +1,7 @@
 """Tests of speech: this machine's engines render it, and a speech recognizer hears it."""
 
 import asyncio
+import errno
 import importlib
 import os
 import re
@@ -153,6 +154,19 @@ async def test_a_voice_that_writes_no_sound_has_failed(tmp_path: Path) -> None:
 
     with pytest.raises(SoundError, match="ffmpeg failed"):
         await speech(Silent()).speak("Hi.", "WOMAN", "en-US", tmp_path / "x", "A")
+
+
+async def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    close = media_speech._WavWriter.close
+
+    def full(writer: media_speech._WavWriter) -> None:
+        close(writer)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(media_speech._WavWriter, "close", full)
+    with pytest.raises(OSError, match="No space left"):
+        await speech(Beeper()).speak("Hi.", "WOMAN", "en-US", tmp_path / "x", "A")
+    assert [file.name for file in tmp_path.iterdir()] == ["x"], "the cache removes this one"
 
 
 async def test_the_next_voice_speaks_if_one_fails(tmp_path: Path) -> None:
