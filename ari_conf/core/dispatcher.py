@@ -9,6 +9,7 @@ from ari_conf.core import archive
 from ari_conf.core.account import Account
 from ari_conf.core.bounds import MAX_SWITCH_OFFS
 from ari_conf.core.calls.call import Call
+from ari_conf.core.calls.dial_element import DIAL_MEMBERS
 from ari_conf.core.conferences.conference import Conference
 from ari_conf.core.conferences.member import Member
 from ari_conf.core.effects import (
@@ -34,6 +35,7 @@ from ari_conf.core.messages import (
     JoinRequested,
     JoinSkipped,
     LegChanged,
+    LegsMissed,
     LegsPlaced,
     LegsReleased,
     MemberDeparted,
@@ -199,6 +201,9 @@ class Dispatcher:
             return []
         return self._touch_call(message.call_uuid).on_leg_changed(leg, message.change, now)
 
+    def _on_legs_missed(self, message: LegsMissed, now: int) -> Outputs:
+        return self._touch_call(message.call_uuid).on_legs_missed(self._registry.calls.keys(), now)
+
     def _on_legs_released(self, message: LegsReleased, now: int) -> Outputs:
         out: Outputs = []
         for leg_uuid in message.legs:
@@ -289,7 +294,8 @@ class Dispatcher:
                 call.auth_id,
                 element.name,
                 now,
-                account.allowed_members(element.max_members),
+                # The account's limit is about conferences that it knows, and would leave the second leg outside.
+                DIAL_MEMBERS if element.dialed_by else account.allowed_members(element.max_members),
                 registry.public_url,
                 is_private=bool(element.dialed_by),
             )
@@ -336,6 +342,7 @@ MESSAGE_HANDLERS: dict[type, Callable[[Dispatcher, Any, int], Outputs]] = {
     LegsPlaced: Dispatcher._on_legs_placed,
     LegChanged: Dispatcher._on_leg_changed,
     LegsReleased: Dispatcher._on_legs_released,
+    LegsMissed: Dispatcher._on_legs_missed,
     RaceWon: Dispatcher._on_race_won,
     DialMusicChanged: Dispatcher._on_dial_music_changed,
     DepartureRequested: Dispatcher._on_departure_requested,

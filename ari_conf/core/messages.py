@@ -80,6 +80,13 @@ class LegsReleased(Frozen):
     element: Dial
 
 
+class LegsMissed(Frozen):
+    """No word of the calls that a Dial element has placed: it is to be found out which of them still exist."""
+
+    call_uuid: str
+    """UUID of the call whose element it is."""
+
+
 class RaceWon(Frozen):
     """Answer, and confirmation, of the first of the calls that compete: the others are canceled."""
 
@@ -183,6 +190,7 @@ Message = (
     | LegsPlaced
     | LegChanged
     | LegsReleased
+    | LegsMissed
     | RaceWon
     | DialMusicChanged
     | DepartureRequested

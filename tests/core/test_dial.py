@@ -12,7 +12,8 @@ from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core import invariants
 from ari_conf.core.calls.call_state import CallState
-from ari_conf.core.elements import Dial, GetDigits, Hangup, Number, Record, Speak, Wait
+from ari_conf.core.dial_pace import DialPace
+from ari_conf.core.elements import Dial, GetDigits, Hangup, Number, Play, Record, Speak, Wait
 from ari_conf.core.engine import Engine
 from ari_conf.core.expectations import AsteriskState
 from ari_conf.core.placing import RINGBACK
@@ -400,6 +401,43 @@ def test_what_becomes_of_the_legs_is_lost(stage: Stage) -> None:
     assert not results(stage)
     stage.pass_time(200)
     assert results(stage)[0]["DialStatus"] == "failed" and "lost" in stage.problems()[-1][1]
+
+
+def test_a_confirmation_that_takes_long_is_waited_for(stage: Stage) -> None:
+    """A prompt of more than a minute, and the key at the end of its third time."""
+    stage.sounds["http://confirm.example/"] = (Play("http://confirm.example/long.mp3"),)
+    dial(stage, "bob", confirm_key="5", confirm_sound="http://confirm.example/", timeout=20)
+    stage.phone("bob", "pick_up")
+    bob = stage.channel_of("bob")
+    for _ in range(2):
+        stage.pass_time(90)
+        stage.finish(bob)
+        stage.pass_time(6)
+    stage.pass_time(90)
+    check(stage)
+    stage.press(bob, "5")
+    assert talks_to(stage, "bob") and stage.problems() == []
+    stage.hang_up("host")
+    stage.assert_nothing_is_left()
+
+
+def test_calls_whose_turn_comes_late_are_waited_for(stage: Stage) -> None:
+    stage.engine.registry.dial_pace = DialPace(0.01)
+    dial(stage, "bob", "cid", "dan", "eve", timeout=20)
+    for number in ("bob", "cid", "dan"):
+        stage.refuse(number, 17, 486)
+        assert not results(stage)
+        stage.pass_time(100)
+    stage.phone("eve", "pick_up")
+    assert talks_to(stage, "eve") and stage.problems() == []
+
+
+def test_the_limit_of_members_is_not_for_a_dial() -> None:
+    stage = Stage(hangup_url=HANGUP, max_members=1)
+    dial(stage, "bob")
+    stage.phone("bob", "pick_up")
+    check(stage)
+    assert talks_to(stage, "bob") and stage.problems() == []
 
 
 def restored(stage: Stage, *without: str) -> tuple[Engine, list[do.Effect]]:

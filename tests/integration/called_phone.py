@@ -96,6 +96,8 @@ class CalledPhone:
                 self._send(sip.reply(message, "200 OK", []))
                 if not self.ignores_cancel:
                     self.reply("487 Request Terminated")
+            elif message.status == 200 and message.first("cseq").endswith("INVITE"):
+                self._request("ACK")
             elif not message.status and message.method != "ACK":
                 self._send(sip.reply(message, "200 OK", []))
             self._arrived.set()
@@ -171,19 +173,36 @@ class CalledPhone:
 
     def hang_up(self) -> None:
         """Send a BYE for the call that it has answered."""
+        self._request("BYE")
+
+    def hold(self) -> None:
+        """Put the call on hold: the phone sends music, and hears nothing."""
+        self._offer("sendonly")
+
+    def resume(self) -> None:
+        self._offer("sendrecv")
+
+    def _offer(self, direction: str) -> None:
+        assert self._session is not None
+        offer = sip.offer(self._host, self._session.port, version=self._cseq + 1, direction=direction)
+        self._request("INVITE", offer)
+
+    def _request(self, method: str, body: str = "") -> None:
+        """Send a request of the dialog."""
         invite = self.invites[-1]
         target = re.search(r"<([^>]+)>", invite.first("contact"))
-        self._cseq += 1
+        self._cseq += method != "ACK"
         lines = [
             ("Via", f"SIP/2.0/UDP {self._host}:{self.port};branch=z9hG4bK{secrets.token_hex(8)};rport"),
             ("Max-Forwards", "70"),
             ("From", f"{invite.first('to')};tag={self._tag}"),
             ("To", invite.first("from")),
             ("Call-ID", invite.first("call-id")),
-            ("CSeq", f"{self._cseq} BYE"),
+            ("CSeq", f"{self._cseq} {method}"),
+            ("Contact", f"<{self.uri}>"),
         ]
         assert target is not None
-        self._send(sip.write(f"BYE {target[1]} SIP/2.0", lines))
+        self._send(sip.write(f"{method} {target[1]} SIP/2.0", lines, body))
 
     @property
     def caller(self) -> tuple[str, str]:

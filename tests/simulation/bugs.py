@@ -444,6 +444,8 @@ OF_DIALS = (
     Bug("Dial: the star is the caller's", DIAL, "digits_match=element.digits_match, hangup_on_star=element.hangup_on_star)", "digits_match=element.digits_match)", "test_dial"),
     Bug("Dial: digits are told as its own", T, "        if element.dialed_by:\n            return self._build_dial_callback(message, now)\n", "", "test_dial"),
     Bug("Dial: the caller does not wait for calls that are lost", DIAL, "self.gives_up_at = now + delay_ms + self.element.timeout * 1000 + GRACE_MS", "self.gives_up_at = None", "test_dial"),
+    Bug("Dial: a confirmation that takes long is waited for", CALL, "lost = [leg_uuid for leg_uuid in run.legs if leg_uuid not in calls]", "lost = list(run.legs)", "test_dial"),
+    Bug("Dial: the account's limit of members is not for it", T, "DIAL_MEMBERS if element.dialed_by else account", "account", "test_dial"),
     Bug("Dial: a recording begins at the answer", CALL, "return told + self._begin_recording_on_answer(now)", "return told", "test_dial"),
     Bug("Dial: a second leg that is transferred is on its own", COMMANDS, "            detached = call.leave_first_leg()\n", "            detached: Outputs = []\n", "test_dial"),
     Bug("Dial: the caller hears the music until the key is pressed", CALL, "        if not outgoing.first_leg:\n            # The caller of a Dial", "        if outgoing:\n            # The caller of a Dial", "test_dial"),

@@ -79,6 +79,7 @@ class DialJudge(Judge):
                 caller = self.engine.calls.get(first)
                 assert caller is not None and caller.dial is not None, "a leg without the call that dials it"
                 assert call.call_uuid in caller.dial.legs
+                assert caller.dial.connected in ("", call.call_uuid), "another one has won, and this one goes on"
 
     def over(self, names: dict[tuple[str, str], str]) -> None:
         super().over(names)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Literal
 
 import msgspec
@@ -33,7 +33,7 @@ from ari_conf.core.calls.call_state import (
     CallState,
 )
 from ari_conf.core.calls.confirmation import key_element
-from ari_conf.core.calls.dial_element import EVENT_NAMES, DialRun, LegChange, callback_params
+from ari_conf.core.calls.dial_element import EVENT_NAMES, GRACE_MS, DialRun, LegChange, callback_params
 from ari_conf.core.calls.gather import Gather, GatherState
 from ari_conf.core.calls.live_media import LIVE, DigitSending, LiveMedia
 from ari_conf.core.calls.machine_detection import MachineDetection, Reason
@@ -106,6 +106,7 @@ from ari_conf.core.messages import (
     DigitsDue,
     JoinRequested,
     LegChanged,
+    LegsMissed,
     LegsPlaced,
     LegsReleased,
     MemberReleased,
@@ -365,7 +366,7 @@ class Call(msgspec.Struct, Derived, tag=True):
             case ev.DialAdmitted() if self.dial is not None and self.dial.dial_id == event.dial_id:
                 return self._on_dial_admitted(self.dial, event, now)
             case ev.DeadlineReached() if self.dial is not None and (self.dial.gives_up_at or now + 1) <= now:
-                return self._on_legs_lost(self.dial)
+                return [LegsMissed(self.call_uuid)]
             case ev.NothingSent() if self.answered_at is not None:
                 self.silence = True
                 return [SendSilence(self.channel_id, True)]
@@ -951,14 +952,18 @@ class Call(msgspec.Struct, Derived, tag=True):
         self.dial.note_ended(leg_uuid, "failed", 0)
         return self._leave_dial_if_over(self.dial)
 
-    def _on_legs_lost(self, run: DialRun) -> Outputs:
-        """Go on although no leg has told what has become of it, for whatever reason."""
-        text = "Dial: what became of the calls that it has placed was lost; the document continues"
-        released = self._legs_released(run)
-        for leg_uuid in run.legs:
+    def on_legs_missed(self, calls: Collection[str], now: int) -> Outputs:
+        """Go on if no leg exists that could tell what has become of it, for whatever reason. `calls`: UUIDs of all."""
+        run = self.dial
+        if run is None:
+            return []
+        lost = [leg_uuid for leg_uuid in run.legs if leg_uuid not in calls]
+        run.gives_up_at = now + GRACE_MS if len(lost) < len(run.legs) else None
+        for leg_uuid in lost:
             run.note_ended(leg_uuid, "failed", 0)
-        run.gives_up_at = None
-        return [self.problem(ProblemKind.CALL_NOT_DIALED, text), released, *self._leave_dial_if_over(run)]
+        text = "Dial: what became of a call that it has placed was lost; the document continues without it"
+        problems: Outputs = [self.problem(ProblemKind.CALL_NOT_DIALED, text)] if lost else []
+        return problems + self._leave_dial_if_over(run)
 
     def _leave_dial_if_over(self, run: DialRun) -> Outputs:
         """Leave the conference in which nobody comes any more. A leg that was in it ends it by leaving."""

@@ -21,8 +21,11 @@ from ari_conf.core.request_params import bool_text
 
 LegChange = Literal["ringing", "answered", "connected", "transferred", "ended"]
 GRACE_MS = 180_000
-"""Milliseconds beyond the ringing within which the last leg has ended or won, its confirmation included. Otherwise what
-became of the legs was lost, and the document continues."""
+"""Milliseconds beyond the ringing after which the legs are missed, if none has won or the last one has not ended: those
+that still exist, such as one whose confirmation takes long, get as much time again. If none does, what became of them
+was lost, and the document continues."""
+DIAL_MEMBERS = 2
+"""Members of the conference in which the caller and the second leg meet."""
 EVENT_NAMES = {
     "answer": "DialAnswer",
     "connected": "DialConnected",
@@ -52,7 +55,7 @@ class DialRun(msgspec.Struct):
     last: str = ""
     """UUID of the leg that `status` and `cause` are about."""
     gives_up_at: int | None = None
-    """Epoch milliseconds at which the legs count as lost; None: one is connected, or none is placed yet."""
+    """Epoch milliseconds at which the legs are missed; None: one is connected, or none is placed yet."""
 
     def admission(self, auth_id: str, caller_ids: tuple[str, ...]) -> AdmitDial:
         element = self.element
