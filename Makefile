@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 LOCAL := .local
+CONFORMANCE := tests/integration/conformance $(addprefix tests/integration/test_,$(addsuffix .py,calling_out call_parameters machine_detection dial_element member_calls call_recordings))
 
 .DEFAULT_GOAL := help
 .PHONY: help demo up test conformance lint format bench-callbacks bench-recordings chaos soak bench bench-core bench-placing fuzz docs dist deb deb-test containers-test deployment-test sizing machine-detection asterisk clean
@@ -19,7 +20,7 @@ test: $(VENV)/.tox asterisk $(LOCAL)/packages-of-tests  ## run everything that C
 	@$(VENV)/bin/tox run
 
 conformance: $(VENV)/.tox asterisk  ## test each row of the specification, with callers on a real Asterisk: docs/development/conformance.md
-	@CONFORMANCE_TABLE=docs/development/conformance.md $(VENV)/bin/tox run -e py -- -q tests/integration/conformance tests/integration/test_calling_out.py; \
+	@CONFORMANCE_TABLE=docs/development/conformance.md $(VENV)/bin/tox run -e py -- -q $(CONFORMANCE); \
 	    held=$$?; cat docs/development/conformance.md; exit $$held
 
 fuzz: $(VENV)/.tox  ## send millions of bad inputs, guided by code coverage: docs/development/fuzzing.md; FUZZ="--seconds 600 document"

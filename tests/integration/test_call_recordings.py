@@ -87,7 +87,8 @@ def hears_whole(audio: Samples, hz: int, ms: float, late: float = 0.0) -> None:
 
 
 @pytest.mark.row(
-    "Record", "timeout: seconds of silence end it; playBeep; the action and the callback with their parameters"
+    "Record: timeout, playBeep, action, callbackUrl, fileFormat",
+    "seconds of silence end it; a beep that is not recorded; the action and the callback with their parameters",
 )
 async def test_a_voicemail_ends_with_the_silence(stage: Stage) -> None:
     """ "timeout: seconds of silence": a beep, what the caller says, two seconds of silence, the action."""
@@ -125,7 +126,8 @@ async def test_a_voicemail_ends_with_the_silence(stage: Stage) -> None:
 
 
 @pytest.mark.row(
-    "Record", "finishOnKey ends it and is told as Digits; other keys do not; redirect=false: the next element runs"
+    "Record: finishOnKey, redirect, fileFormat",
+    "a key ends it and is told as Digits, other keys do not; redirect=false: the next element runs; mp3",
 )
 async def test_a_key_ends_it(stage: Stage) -> None:
     stage.tones("/after.wav", (AFTER_HZ, 400))
@@ -147,16 +149,22 @@ async def test_a_key_ends_it(stage: Stage) -> None:
     assert audio_analysis.intervals_of(decoded(fetched(callback["RecordUrl"]).content), ANN)
 
 
-@pytest.mark.row("Record", "maxLength; playBeep=false; nothing of the beginning is missing")
+@pytest.mark.row(
+    "Record: maxLength, playBeep, method, callbackMethod", "so many seconds; no beep; nothing is missing; GET"
+)
 async def test_it_ends_after_max_length_without_a_beep(stage: Stage) -> None:
     stage.tones("/after.wav", (AFTER_HZ, 400))
-    body = '<Record maxLength="2" playBeep="false" fileFormat="wav" callbackUrl="{url}/told"/>' + AFTER
+    body = (
+        '<Record maxLength="2" playBeep="false" fileFormat="wav" callbackUrl="{url}/told" callbackMethod="GET" '
+        'action="{url}/done" method="GET" redirect="false"/>'
+    ) + AFTER
     async with stage.callers(1) as (ann,):
         ann.tone(ANN)
         answered = await stage.call(ann, body)
         await stage.hears(ann, AFTER_HZ)
         assert not audio_analysis.intervals_of(ann.heard.audio, BEEP_HZ)
         await ann.wait_until_hung_up()
+    assert (await told(stage, "/done")).method == (await told(stage)).method == "GET"
     callback = (await told(stage)).params
     late = late_ms(answered, now_ms())
     assert abs(int(callback["RecordingDurationMs"]) - 2000) < 150 + late
@@ -166,7 +174,7 @@ async def test_it_ends_after_max_length_without_a_beep(stage: Stage) -> None:
     stage.saw(f"{callback['RecordingDurationMs']} ms; the voice from {first:.0f} ms on")
 
 
-@pytest.mark.row("Record", "a hangup ends it: the action is told, the reply is ignored")
+@pytest.mark.row("Record: action", "a hangup ends it: the action is told, the reply is ignored")
 async def test_a_caller_who_hangs_up_has_left_a_message(stage: Stage) -> None:
     body = '<Record action="{url}/done" fileFormat="wav" callbackUrl="{url}/told"/>'
     stage.set_account(hangup_url="{url}/hung-up")
@@ -186,8 +194,8 @@ async def test_a_caller_who_hangs_up_has_left_a_message(stage: Stage) -> None:
 
 
 @pytest.mark.row(
-    "Record",
-    "recordSession: the whole call, in and out of a conference; stereo: caller left, what they hear right",
+    "Record: recordSession, recordChannelType",
+    "the whole call, in and out of a conference; stereo: caller left, what they hear right",
 )
 async def test_the_whole_call_is_recorded_wherever_it_is(stage: Stage) -> None:
     """ "recordSession: background, whole call": prompts, a conference, hold, and what follows, without a gap."""
@@ -242,7 +250,7 @@ async def test_the_whole_call_is_recorded_wherever_it_is(stage: Stage) -> None:
 
 
 @pytest.mark.row(
-    "Call/{uuid}/Record/",
+    "Call Record: time_limit, callback_url, callback_method, file_format, record_channel_type",
     "POST records until time_limit, DELETE stops, a URL stops that one alone; callback in snake_case",
 )
 async def test_the_api_records_and_stops(stage: Stage) -> None:
@@ -251,7 +259,9 @@ async def test_the_api_records_and_stops(stage: Stage) -> None:
         await stage.call(ann, LONG)
         await stage.listen(ann, 300)
         uuid = call_uuid(stage)
-        first = await record(stage, "POST", uuid, callback_url=f"{stage.url}/told", file_format="wav")
+        first = await record(
+            stage, "POST", uuid, callback_url=f"{stage.url}/told", callback_method="GET", file_format="wav"
+        )
         other = await record(stage, "POST", uuid, record_channel_type="mono", time_limit=2)
         assert first.status_code == other.status_code == 202, first.text
         started = first.json()
@@ -260,7 +270,9 @@ async def test_the_api_records_and_stops(stage: Stage) -> None:
         await stage.listen(ann, 1500)
         stopped = await record(stage, "DELETE", uuid, URL=started["url"])
         assert (stopped.status_code, stopped.content) == (204, b"")
-        params = (await told(stage)).params
+        callback = await told(stage)
+        params = callback.params
+        assert callback.method == "GET"
         # The other one goes on until its limit.
         await stage.until(lambda: fetched(other.json()["url"]).status_code == 200, 10)
         assert (await record(stage, "DELETE", uuid)).status_code == 404
@@ -280,7 +292,7 @@ async def test_the_api_records_and_stops(stage: Stage) -> None:
     stage.saw(f"{len(left) / 8:.0f} ms until DELETE, {len(mono) / 8:.0f} ms with time_limit=2")
 
 
-@pytest.mark.row("Call/{uuid}/Record/", "another account can neither record nor stop")
+@pytest.mark.row("Call Record", "another account can neither record nor stop")
 async def test_another_account_can_not_record_it(stage: Stage) -> None:
     mallory = accounts.add(stage.redis, int(now_ms()), f"M{stage.account[1:]}")
     async with stage.callers(1) as (ann,):
@@ -294,7 +306,7 @@ async def test_another_account_can_not_record_it(stage: Stage) -> None:
         await ann.hang_up()
 
 
-@pytest.mark.row("Call/{uuid}/Record/", "Plivo's SDK records, stops, lists and deletes")
+@pytest.mark.row("Call Record", "Plivo's SDK records, stops, lists and deletes")
 async def test_plivos_sdk_records(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     base = f"{stage.system.settings.public_url}/v1/Account"
     for name in ("API_VOICE_BASE_URI", "API_VOICE_BASE_URI_FALLBACK_1", "API_VOICE_BASE_URI_FALLBACK_2"):

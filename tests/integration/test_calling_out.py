@@ -37,7 +37,7 @@ class Caller:
         self.stage, self._session = stage, session
         self.hosts: set[str] = set()
 
-    async def ask(self, method: str, path: str, **body: Any) -> tuple[int, dict[str, Any]]:
+    async def ask(self, method: str, path: str, /, **body: Any) -> tuple[int, dict[str, Any]]:
         url = f"{self.stage.system.settings.public_url}/v1/Account/{self.stage.account}/{path}"
         headers = body.pop("headers", {})
         kind = {"params": body} if method == "GET" else {"json": body}
@@ -97,7 +97,7 @@ async def calling(system: LocalSystem, request: pytest.FixtureRequest) -> AsyncG
 
 
 @pytest.mark.row(
-    "Call: answer_url, ring_url, hangup_url, caller_name",
+    "Call: from, answer_url, ring_url, hangup_url, caller_name",
     "told when it rings, asked when it is answered, told at the end; `request_uuid` is the CallUUID",
 )
 async def test_a_phone_that_rings_and_answers_runs_the_document(api: Caller) -> None:
@@ -253,7 +253,7 @@ async def test_a_call_that_rings_is_canceled(api: Caller, path: str) -> None:
     assert (await api.ask("DELETE", path.format(uuid)))[0] == 404
 
 
-@pytest.mark.row("Call: GET, DELETE", "a live call is listed, shown and hung up")
+@pytest.mark.row("Calls: status, call_direction", "a live call is listed, shown and hung up")
 async def test_a_call_that_is_answered_is_hung_up(api: Caller) -> None:
     stage = api.stage
     stage.document("/answer", "<Wait length='30'/>")
@@ -274,7 +274,7 @@ async def test_a_call_that_is_answered_is_hung_up(api: Caller) -> None:
     assert ending(ended) == ("completed", "NORMAL_CLEARING", "4000", "API Request")
 
 
-@pytest.mark.row("Call: GET, DELETE", "also calls that arrive; all calls are hung up")
+@pytest.mark.row("Calls: from_number", "also calls that arrive; all calls are hung up")
 async def test_calls_that_arrive_are_listed_and_hung_up_as_well(api: Caller) -> None:
     stage = api.stage
     stage.set_account(hangup_url="{url}/hangup")

@@ -64,6 +64,10 @@ async def talk(stage: Stage, ann: Phone, bob: CalledPhone) -> None:
     assert set(audio_analysis.tones(await stage.listen(ann, 500))) == {2875}
 
 
+@pytest.mark.row(
+    "Dial: callerId, action, callbackUrl, dialMusic",
+    "the caller hears ringing, then the two talk; answer, connected and hangup are told",
+)
 async def test_the_caller_hears_ringing_and_then_the_two_talk(api: Caller) -> None:
     stage = api.stage
     async with stage.callers(1) as (ann,), CalledPhone() as bob:
@@ -92,6 +96,7 @@ async def test_the_caller_hears_ringing_and_then_the_two_talk(api: Caller) -> No
 @pytest.mark.parametrize(
     ("reply", "status", "cause"), [("486 Busy Here", "busy", "USER_BUSY"), ("603 Decline", "busy", "CALL_REJECTED")]
 )
+@pytest.mark.row("Dial: redirect", "the action's document runs: the next Dial")
 async def test_a_phone_that_refuses_and_the_next_dial(api: Caller, reply: str, status: str, cause: str) -> None:
     stage = api.stage
     async with stage.callers(1) as (ann,), CalledPhone() as bob, CalledPhone() as cid:
@@ -113,6 +118,7 @@ async def test_a_phone_that_refuses_and_the_next_dial(api: Caller, reply: str, s
         await cid.hung_up()
 
 
+@pytest.mark.row("Dial: User", "several ring at once, the first who answers wins, the others list no missed call")
 async def test_two_ring_and_the_first_wins(api: Caller) -> None:
     stage = api.stage
     async with stage.callers(1) as (ann,), CalledPhone() as bob, CalledPhone() as cid:
@@ -134,6 +140,7 @@ async def test_two_ring_and_the_first_wins(api: Caller) -> None:
         assert {"Lost Race", "Normal Hangup"} <= names
 
 
+@pytest.mark.row("Dial: action", "the caller gives up: cancel")
 async def test_the_caller_gives_up_while_it_rings(api: Caller) -> None:
     stage = api.stage
     async with stage.callers(1) as (ann,), CalledPhone() as bob:
@@ -145,6 +152,10 @@ async def test_the_caller_gives_up_while_it_rings(api: Caller) -> None:
         assert await result(stage) == ("cancel", "true", "ORIGINATOR_CANCEL")
 
 
+@pytest.mark.row(
+    "Dial: confirmKey, confirmSound, dialMusic",
+    "a prompt, and only who presses the key is connected; a URL's sound in place of ringing",
+)
 async def test_only_who_presses_the_key_is_connected(api: Caller) -> None:
     stage = api.stage
     stage.document("/prompt", f"<Play>{stage.tones('/prompt.wav', (700, 400))}</Play>")
@@ -165,6 +176,10 @@ async def test_only_who_presses_the_key_is_connected(api: Caller) -> None:
         await bob.hung_up()
 
 
+@pytest.mark.row(
+    "Dial: hangupOnStar, digitsMatch, digitsMatchBLeg",
+    "the digits of each leg are told, with who pressed them; * ends it",
+)
 async def test_the_star_and_the_digits_that_are_waited_for(api: Caller) -> None:
     stage = api.stage
     more = {"hangupOnStar": "true", "digitsMatch": "12", "digitsMatchBLeg": "34"}
@@ -186,6 +201,10 @@ async def test_the_star_and_the_digits_that_are_waited_for(api: Caller) -> None:
         assert (await result(stage))[0] == "completed"
 
 
+@pytest.mark.row(
+    "Dial: timeLimit, sipHeaders, callerName",
+    "hung up so many seconds after the answer; X-PH-… and the name in the INVITE",
+)
 async def test_the_time_limit_and_digits_and_headers(api: Caller) -> None:
     stage = api.stage
     async with stage.callers(1) as (ann,), CalledPhone() as bob:
@@ -199,6 +218,7 @@ async def test_the_time_limit_and_digits_and_headers(api: Caller) -> None:
         assert await result(stage) == ("completed", "true", "ALLOTTED_TIMEOUT")
 
 
+@pytest.mark.row("Dial: timeout", "canceled so many seconds later, and the document goes on")
 async def test_nobody_answers_in_time(api: Caller) -> None:
     stage = api.stage
     async with stage.callers(1) as (ann,), CalledPhone() as bob:
@@ -210,6 +230,7 @@ async def test_nobody_answers_in_time(api: Caller) -> None:
         assert status in ("no-answer", "timeout") and rang == "true"
 
 
+@pytest.mark.row("Dial: User", "what the account may not dial is not dialed, and is a problem")
 async def test_what_may_not_be_dialed_is_not(api: Caller) -> None:
     stage = api.stage
     async with stage.callers(1) as (ann,), CalledPhone() as bob, CalledPhone() as other:
@@ -222,6 +243,10 @@ async def test_what_may_not_be_dialed_is_not(api: Caller) -> None:
         assert any("Dial: destination_not_allowed" in problem for problem in stage.problems())
 
 
+@pytest.mark.row(
+    "Transfer: legs, bleg_url",
+    "Play, DTMF and transfer of the second leg, which goes on alone; the caller's document continues",
+)
 async def test_the_api_for_the_second_leg(api: Caller) -> None:
     """Play, DTMF and transfer of the second leg, which goes on alone; the caller's document continues."""
     stage = api.stage
@@ -243,6 +268,7 @@ async def test_the_api_for_the_second_leg(api: Caller) -> None:
         bob.hang_up()
 
 
+@pytest.mark.row("Dial: User", "killed while it rings and while the two talk: one INVITE, no gap, the right end")
 async def test_a_server_that_dies_is_not_noticed(api: Caller) -> None:
     """Killed while the phone rings, and again while the two talk: one INVITE, no gap, and the right end."""
     stage = api.stage

@@ -104,7 +104,9 @@ def phrases(*lengths_ms: int, pause_ms: int = 400) -> Samples:
     return np.concatenate([*parts, silence()])
 
 
-@pytest.mark.row("machine_detection", "true: no document runs while it listens; then Machine=true if it is a machine")
+@pytest.mark.row(
+    "Call: machine_detection", "true: no document runs while it listens; then Machine=true if it is a machine"
+)
 async def test_each_kind_of_answer_in_calls_at_once(api: Caller) -> None:
     samples = {name: RECORDINGS[name].samples() for name in AT_ONCE}
 
@@ -134,7 +136,7 @@ async def test_each_kind_of_answer_in_calls_at_once(api: Caller) -> None:
     api.stage.saw(f"{len(AT_ONCE)} recordings at once, all right, after {min(seconds)} to {max(seconds)} s")
 
 
-@pytest.mark.row("machine_detection", "with G.722, too")
+@pytest.mark.row("Call: machine_detection", "with G.722, too")
 async def test_wideband_phones(api: Caller) -> None:
     for name, verdict in (("speaking", None), ("real on the phone", "true")):
         sound = np.clip(RECORDINGS[name].sound(), -32768, 32767).astype(np.int16)
@@ -143,7 +145,7 @@ async def test_wideband_phones(api: Caller) -> None:
     api.stage.saw("a person and a machine")
 
 
-@pytest.mark.row("machine_detection_url", "the document runs at once; the verdict is told later, of people too")
+@pytest.mark.row("Call: machine_detection_url", "the document runs at once; the verdict is told later, of people too")
 @pytest.mark.parametrize("recording", [PERSON, MACHINE], ids=["person", "machine"])
 async def test_a_verdict_that_is_told_later(api: Caller, recording: Recording) -> None:
     url = api.stage.receiver.url("/machine")
@@ -165,7 +167,7 @@ async def test_a_verdict_that_is_told_later(api: Caller, recording: Recording) -
     api.stage.saw(f"{recording.answered_by}: Machine={verdict.params['Machine']}")
 
 
-@pytest.mark.row("machine_detection_method", "GET")
+@pytest.mark.row("Call: machine_detection_method", "GET")
 async def test_the_method_of_the_verdict(api: Caller) -> None:
     more = {"machine_detection_url": api.stage.receiver.url("/machine"), "machine_detection_method": "GET"}
     async with answered(api, MACHINE, machine_detection="true", **more) as phone:
@@ -173,7 +175,7 @@ async def test_the_method_of_the_verdict(api: Caller) -> None:
     api.stage.saw("GET")
 
 
-@pytest.mark.row("machine_detection", "hangup: a machine is hung up on, code 9100, with Machine=true")
+@pytest.mark.row("Call: machine_detection", "hangup: a machine is hung up on, code 9100, with Machine=true")
 @pytest.mark.parametrize("with_url", [False, True], ids=["synchronous", "asynchronous"])
 async def test_a_machine_is_hung_up_on(api: Caller, with_url: bool) -> None:
     more = {"machine_detection_url": api.stage.receiver.url("/machine")} if with_url else {}
@@ -190,7 +192,7 @@ async def test_a_machine_is_hung_up_on(api: Caller, with_url: bool) -> None:
     api.stage.saw("9100, Machine=true")
 
 
-@pytest.mark.row("machine_detection", "hangup: a person is not hung up on")
+@pytest.mark.row("Call: machine_detection", "hangup: a person is not hung up on")
 async def test_a_person_is_not_hung_up_on(api: Caller) -> None:
     async with answered(api, PERSON, machine_detection="hangup") as phone:
         asked = await told(api, "StartApp", phone)
@@ -203,23 +205,23 @@ async def test_a_person_is_not_hung_up_on(api: Caller) -> None:
     [
         pytest.param(
             "machine_detection_initial_silence", 2000, silence(), True, 2000,
-            marks=pytest.mark.row("machine_detection_initial_silence", "so long a silence is a machine's"),
+            marks=pytest.mark.row("Call: machine_detection_initial_silence", "so long a silence is a machine's"),
         ),
         pytest.param(
             "machine_detection_time", 2000, silence(), False, 2000,
-            marks=pytest.mark.row("machine_detection_time", "then it is over, and a person is assumed"),
+            marks=pytest.mark.row("Call: machine_detection_time", "then it is over, and a person is assumed"),
         ),
         pytest.param(
             "machine_detection_initial_greeting", 1000, phrases(1300), True, None,
-            marks=pytest.mark.row("machine_detection_initial_greeting", "longer speech without a pause is a machine's"),
+            marks=pytest.mark.row("Call: machine_detection_initial_greeting", "longer unbroken speech is a machine's"),
         ),
         pytest.param(
             "machine_detection_maximum_words", 2, phrases(500, 500, 500, 500), True, None,
-            marks=pytest.mark.row("machine_detection_maximum_words", "more sentences are a machine's"),
+            marks=pytest.mark.row("Call: machine_detection_maximum_words", "more sentences are a machine's"),
         ),
         pytest.param(
             "machine_detection_maximum_speech_length", 1000, phrases(700, 700), True, None,
-            marks=pytest.mark.row("machine_detection_maximum_speech_length", "more speech in total is a machine's"),
+            marks=pytest.mark.row("Call: machine_detection_maximum_speech_length", "more speech in all is a machine's"),
         ),
     ],
 )  # fmt: skip
@@ -282,7 +284,9 @@ async def test_an_asterisk_that_cannot_listen(api: Caller) -> None:
     assert "could not be heard" in problem and "a person is assumed" in problem
 
 
-@pytest.mark.row("machine_detection", "a crash of the server while it listens loses neither the call nor the verdict")
+@pytest.mark.row(
+    "Call: machine_detection", "a crash of the server while it listens loses neither the call nor the verdict"
+)
 async def test_the_server_dies_while_it_listens(api: Caller) -> None:
     stage = api.stage
     sound = np.concatenate([silence(0.5), RECORDINGS["hello, cold"].samples()[4000:7000], silence(60)])

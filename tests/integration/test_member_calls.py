@@ -29,6 +29,10 @@ async def call_in(api: Caller, *phones: CalledPhone, **more: Any) -> dict[str, A
     return reply
 
 
+@pytest.mark.row(
+    "Member: from, to, dial_music, call_status_callback_url, callback_url",
+    "ringing for those in the room, then the one who answers; initiated, ringing, answered and completed are told",
+)
 async def test_those_in_the_conference_hear_ringing_and_then_whoever_answers(api: Caller) -> None:
     stage = api.stage
     async with stage.callers(1) as (host,), CalledPhone() as ann:
@@ -52,6 +56,7 @@ async def test_those_in_the_conference_hear_ringing_and_then_whoever_answers(api
     assert (ended["CallStatus"], ended["HangupSource"]) == ("completed", "Callee")
 
 
+@pytest.mark.row("Member: to", "several: the first who answers is in, the others are canceled, and list no missed call")
 async def test_the_first_who_answers_is_in_and_the_other_phone_lists_no_missed_call(api: Caller) -> None:
     async with CalledPhone() as ann, CalledPhone() as bob:
         reply = await call_in(api, ann, bob)
@@ -69,6 +74,7 @@ async def test_the_first_who_answers_is_in_and_the_other_phone_lists_no_missed_c
         await api.told("CallCompleted", CallUUID=reply["request_uuid"][1])
 
 
+@pytest.mark.row("Member: confirm_key, confirm_key_sound_url", "a prompt, and only who presses the key gets in")
 async def test_only_who_presses_the_key_gets_in(api: Caller) -> None:
     stage = api.stage
     stage.document("/prompt", f"<Play>{stage.tones('/prompt.wav', (700, 400))}</Play>")
@@ -91,6 +97,7 @@ async def test_only_who_presses_the_key_gets_in(api: Caller) -> None:
         await api.told("CallCompleted", CallUUID=reply["request_uuid"][1])
 
 
+@pytest.mark.row("Member: delay_dial, dial_music", "one after another, each so many seconds later; none: silence")
 async def test_one_after_another(api: Caller) -> None:
     """The second is called when the first has not answered for a while; then the first is called no longer."""
     async with CalledPhone() as ann, CalledPhone() as bob:
@@ -106,6 +113,7 @@ async def test_one_after_another(api: Caller) -> None:
             await api.told("CallCompleted", CallUUID=call_uuid)
 
 
+@pytest.mark.row("Member: a bad value", "400 that names the parameter, and nobody is called")
 async def test_a_wrong_parameter_is_named_and_nobody_is_called(api: Caller) -> None:
     for wrong in (
         {"confirm_key": "12"},

@@ -53,7 +53,9 @@ async def in_room(stage: Stage, *phones: Phone) -> list[str]:
 # Transfer.
 
 
-@pytest.mark.row("transfer", "what runs is broken off, and the document of the URL runs; Event=Transfer")
+@pytest.mark.row(
+    "Transfer: legs, aleg_url", "what runs is broken off, and the document of the URL runs; Event=Transfer"
+)
 @pytest.mark.parametrize(
     "body",
     [
@@ -84,7 +86,7 @@ async def test_a_transfer_breaks_off_what_runs(stage: Stage, api: plivo.RestClie
 
 
 @pytest.mark.row(
-    "transfer",
+    "Transfer: aleg_method",
     "out of a conference (ConferenceExitReason=transfer) and into another, without a gap for those who stay",
 )
 async def test_out_of_one_conference_and_into_another_without_a_gap(stage: Stage, api: plivo.RestClient) -> None:
@@ -113,7 +115,7 @@ async def test_out_of_one_conference_and_into_another_without_a_gap(stage: Stage
     assert asked.params["Event"] == "Transfer"
 
 
-@pytest.mark.row("transfer", "unreachable: 7013; invalid: 8013")
+@pytest.mark.row("Transfer: aleg_url", "unreachable: 7013; invalid: 8013")
 async def test_a_transfer_to_a_document_that_fails(stage: Stage, api: plivo.RestClient) -> None:
     stage.set_account(hangup_url="{url}/hangup")
     stage.receiver.documents["/nonsense"] = "nonsense"
@@ -131,7 +133,7 @@ async def test_a_transfer_to_a_document_that_fails(stage: Stage, api: plivo.Rest
     stage.saw("hung up with 8013 out of a Play, with 7013 out of a conference")
 
 
-@pytest.mark.row("legs", "bleg and both need a second leg")
+@pytest.mark.row("Transfer: legs", "bleg and both need a second leg")
 async def test_what_is_refused(stage: Stage, api: plivo.RestClient) -> None:
     async with stage.callers(1) as (ann,):
         uuid = await calls(stage, ann, "<Play loop='0'>{url}/song.wav</Play>")
@@ -154,7 +156,7 @@ async def test_what_is_refused(stage: Stage, api: plivo.RestClient) -> None:
 # Sounds.
 
 
-@pytest.mark.row("Call Play", "a sound interrupts the running element, which continues where it was")
+@pytest.mark.row("Call Play: urls", "a sound interrupts the running element, which continues where it was")
 async def test_a_sound_interrupts_an_element_which_then_continues_where_it_was(
     stage: Stage, api: plivo.RestClient
 ) -> None:
@@ -179,7 +181,9 @@ async def test_a_sound_interrupts_an_element_which_then_continues_where_it_was(
     assert began < heard_at
 
 
-@pytest.mark.row("Call Play", "urls one after another; length; loop; DELETE")
+@pytest.mark.row(
+    "Call Play: urls, length, loop, mix", "one after another; so many seconds; again and again; until DELETE"
+)
 async def test_sounds_in_a_row_their_length_and_their_end(stage: Stage, api: plivo.RestClient) -> None:
     url = stage.receiver.url
     stage.tones("/low.wav", (2575, 500))
@@ -204,7 +208,9 @@ async def test_sounds_in_a_row_their_length_and_their_end(stage: Stage, api: pli
         await ann.hang_up()
 
 
-@pytest.mark.row("Call Speak, GetInput", "text and SSML during a prompt; InputType and Digits")
+@pytest.mark.row(
+    "Call Speak: text, voice, language, type, loop", "text and SSML during a prompt, which then continues; until DELETE"
+)
 async def test_speech_during_a_prompt_which_continues(stage: Stage, api: plivo.RestClient) -> None:
     stage.document("/input", "<Hangup/>")
     ask = '<GetInput action="{url}/input" numDigits="2"><Play loop="0">{url}/song.wav</Play></GetInput>'
@@ -226,7 +232,7 @@ async def test_speech_during_a_prompt_which_continues(stage: Stage, api: plivo.R
     assert (asked.params["InputType"], asked.params["Digits"], asked.params["Speech"]) == ("dtmf", "42", "")
 
 
-@pytest.mark.row("Call Play", "in a conference only this member hears it, and the others each other")
+@pytest.mark.row("Call Play: urls", "in a conference only this member hears it, and the others each other")
 async def test_in_a_conference_only_this_member_hears_it(stage: Stage, api: plivo.RestClient) -> None:
     async with stage.callers(3) as (ann, bob, cid):
         uuid, *_ = await in_room(stage, ann, bob, cid)
@@ -262,7 +268,7 @@ async def test_while_a_document_is_requested(stage: Stage, api: plivo.RestClient
 # Digits.
 
 
-@pytest.mark.row("Call DTMF", "digits with their pauses, while a sound plays")
+@pytest.mark.row("Call DTMF: digits, leg", "digits with their pauses, while a sound plays")
 async def test_digits_are_sent_at_once_while_a_sound_plays(stage: Stage, api: plivo.RestClient) -> None:
     async with stage.callers(1) as (ann,):
         uuid = await calls(stage, ann, "<Play>{url}/song.wav</Play>")
@@ -280,7 +286,7 @@ async def test_digits_are_sent_at_once_while_a_sound_plays(stage: Stage, api: pl
         await ann.hang_up()
 
 
-@pytest.mark.row("Call DTMF", "in a conference they reach this member alone")
+@pytest.mark.row("Call DTMF: digits", "in a conference they reach this member alone")
 async def test_digits_in_a_conference_reach_this_member_alone(stage: Stage, api: plivo.RestClient) -> None:
     async with stage.callers(3) as (ann, bob, cid):
         uuid, *_ = await in_room(stage, ann, bob, cid)
@@ -296,7 +302,7 @@ async def test_digits_in_a_conference_reach_this_member_alone(stage: Stage, api:
         assert bob.received == cid.received == [] and stage.gaps(bob, CID, since, cid) == []
 
 
-@pytest.mark.row("DTMF", "async: the next element runs at once, or when the digits are sent")
+@pytest.mark.row("DTMF: async", "the next element runs at once, or when the digits are sent")
 async def test_the_dtmf_element(stage: Stage) -> None:
     async with stage.callers(2) as (ann, bob):
         await stage.call(ann, "<DTMF>1w23</DTMF><Play>{url}/song.wav</Play>")
