@@ -37,7 +37,7 @@ async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Loc
 
 
 async def connected(stage: Stage, api: Caller, ann: Phone, bob: CalledPhone, **attributes: str) -> tuple[str, str]:
-    """Let Ann call, and a Dial connect her with Bob; return the UUIDs of the two calls."""
+    """Let Ann call, and a Dial connect the two; return the UUIDs of the two calls."""
     await asyncio.gather(stage.call(ann, dial(api, bob, **attributes)), bob.invited())
     bob.answer()
     found = (await told_of(stage, "connected")).params
@@ -156,7 +156,7 @@ async def test_both_are_transferred(api: Caller) -> None:
         wanted = {"legs": "both", "aleg_url": stage.receiver.url("/ann"), "bleg_url": stage.receiver.url("/bob")}
         assert (await api.ask("POST", f"Call/{uuid}/", **wanted))[0] == 202
         await stage.hears(ann, 1375)
-        await stage.until(lambda: bob.hears(2175), description="Bob does not hear his document")
+        await stage.until(lambda: bob.hears(2175), description="Bob does not hear the document")
         await ann.hang_up()
         await asyncio.sleep(0.3)
         assert not bob.requests("BYE")
