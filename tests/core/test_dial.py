@@ -432,6 +432,19 @@ def test_calls_whose_turn_comes_late_are_waited_for(stage: Stage) -> None:
     assert talks_to(stage, "eve") and stage.problems() == []
 
 
+def test_a_conference_that_fails_is_no_caller_who_cancels(stage: Stage) -> None:
+    stage.failing[do.CreateBridge] = 1
+    dial(stage, "bob")
+    check(stage)
+    assert stage.leg("bob") is None
+    assert [(found["DialStatus"], found["DialHangupCause"]) for found in results(stage)] == [
+        ("failed", "DESTINATION_OUT_OF_ORDER")
+    ]
+    stage.hang_up("host")
+    stage.pass_time(60)
+    stage.assert_nothing_is_left()
+
+
 def test_the_limit_of_members_is_not_for_a_dial() -> None:
     stage = Stage(hangup_url=HANGUP, max_members=1)
     dial(stage, "bob")

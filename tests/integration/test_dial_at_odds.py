@@ -37,7 +37,7 @@ async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Loc
 
 
 async def connected(stage: Stage, api: Caller, ann: Phone, bob: CalledPhone, **attributes: str) -> tuple[str, str]:
-    """Let Ann call, and a Dial connect her with Bob; return the UUIDs of the two calls."""
+    """Let Ann call, and a Dial connect the two; return the UUIDs of the two calls."""
     await asyncio.gather(stage.call(ann, dial(api, bob, **attributes)), bob.invited())
     bob.answer()
     found = (await told_of(stage, "connected")).params

@@ -994,7 +994,8 @@ class Call(msgspec.Struct, Derived, tag=True):
         """Hang up what remains of the legs of the Dial element whose conference the call has left."""
         if self.dial is None or not self.dial.legs:
             return []
-        self.dial.note_left()
+        may_have_left = self.is_ending or self.transfer is not None or self.dial.element.hangup_on_star
+        self.dial.note_left(by_caller=may_have_left)
         return [self._legs_released(self.dial)]
 
     def _legs_released(self, run: DialRun) -> LegsReleased:

@@ -15,7 +15,15 @@ import msgspec
 
 from ari_conf.core.effects import AdmitDial, Params
 from ari_conf.core.elements import Conference, Dial
-from ari_conf.core.hangup_codes import CANCELED_CAUSE, NORMAL_CAUSE, HangupSource, cause_name, code_name, source_of
+from ari_conf.core.hangup_codes import (
+    CANCELED_CAUSE,
+    NORMAL_CAUSE,
+    OUT_OF_ORDER_CAUSE,
+    HangupSource,
+    cause_name,
+    code_name,
+    source_of,
+)
 from ari_conf.core.placing import RINGBACK, CallOptions, CallToPlace, Confirmation
 from ari_conf.core.request_params import bool_text
 
@@ -118,10 +126,12 @@ class DialRun(msgspec.Struct):
             # A person who answered and did not press the key is not reached either.
             self.status = "completed" if self.connected else "no-answer" if status == "completed" else status
 
-    def note_left(self) -> None:
-        """Note that the caller has gone, or does not want to wait any longer."""
-        self.cause = cause_name(NORMAL_CAUSE if self.connected else CANCELED_CAUSE)
-        self.status = "completed" if self.connected else "cancel"
+    def note_left(self, *, by_caller: bool) -> None:
+        """Note that the caller has left the conference: `by_caller`, because they have gone or do not want to wait any
+        longer; otherwise because there is no conference, such as after an error of Asterisk's."""
+        unconnected = ("cancel", CANCELED_CAUSE) if by_caller else ("failed", OUT_OF_ORDER_CAUSE)
+        self.status, cause = ("completed", NORMAL_CAUSE) if self.connected else unconnected
+        self.cause = cause_name(cause)
 
     def action_params(self, call_uuid: str) -> Params:
         return (
