@@ -195,6 +195,7 @@ async def test_a_muted_member_with_sounds(api: Caller) -> None:
         await api.told("CallCompleted", CallUUID=uuid)
         assert not audio_analysis.intervals_of(host.heard.audio, CALLED)
         await host.hang_up()
+    api.stage.saw("the beep and the exit sound heard by the other, the muted one not")
 
 
 @pytest.mark.row(
@@ -214,6 +215,7 @@ async def test_a_member_who_waits(api: Caller) -> None:
         ann.hang_up()
         await api.told("CallCompleted", CallUUID=uuid)
         await host.hang_up()
+    api.stage.saw("the sound until the start, then the other one")
 
 
 @pytest.mark.row(
@@ -239,6 +241,7 @@ async def test_the_keys_of_a_member(api: Caller) -> None:
         ann.hang_up()
         await api.told("CallCompleted", CallUUID=uuid)
         await host.hang_up()
+    api.stage.saw("7 went to nobody, 12 was told, the star ended it")
 
 
 @pytest.mark.row("Member: redirect", "false: the action is told, its document does not run, and the call is hung up")
@@ -300,6 +303,7 @@ async def test_the_time_limit_of_a_member(api: Caller) -> None:
         assert left.params["ConferenceExitReason"] == "time_limit"
         await ann.hung_up()
         await api.told("CallCompleted", CallUUID=uuid)
+    api.stage.saw("over after 3 s, the floor told")
 
 
 @pytest.mark.row("Member: record, record_file_format", "the conference is recorded, in that format")
@@ -391,6 +395,7 @@ async def test_the_methods_of_a_dial(api: Caller) -> None:
         assert (await to(stage, "/dialed")).method == "GET"
         await ann.wait_until_hung_up()
     assert {request.method for request in stage.receiver.requests_to("/leg")} == {"GET"}
+    api.stage.saw("action and callbacks by GET, then the next element")
 
 
 @pytest.mark.row("Dial: confirmTimeout", "so many seconds after each of three prompts; then who answered is hung up on")
@@ -428,6 +433,7 @@ async def test_the_attributes_of_a_number(api: Caller) -> None:
         await stage.until(lambda: "".join(digit for _, digit in bob.digits) == "42")
         await ann.hang_up()
         await bob.hung_up()
+    api.stage.saw("the digits 4 and 2, and the header at one of two phones")
 
 
 @pytest.mark.row("Transfer: legs, bleg_method", "both: each leg runs its own document; GET")
@@ -449,27 +455,54 @@ async def test_both_legs_are_transferred(api: Caller) -> None:
         await ann.hang_up()
         bob.hang_up()
     assert (await to(stage, "/called")).method == "GET" and (await to(stage, "/caller")).method == "POST"
+    api.stage.saw("each leg hears its own document")
 
 
-@pytest.mark.row("Call Play, Call Speak: legs, mix", "both: each leg hears it; mix=false: not the other one meanwhile")
-async def test_both_legs_hear_a_sound(api: Caller) -> None:
+@pytest.mark.row("Call Play, Call Speak: legs", "both: each of the two legs hears it")
+@pytest.mark.parametrize("what", ["Play", "Speak"])
+async def test_both_legs_hear_a_sound(api: Caller, what: str) -> None:
     stage = api.stage
-    sound = stage.tones("/sound.wav", (AFTER, 3000))
+    body = {"urls": stage.tones("/sound.wav", (AFTER, 3000))} if what == "Play" else {"text": "Hello, this is a test."}
     async with stage.callers(1) as (ann,), CalledPhone() as bob:
         arriving = asyncio.create_task(stage.call(ann, dial(api, bob)))
         await bob.invited()
         bob.answer()
         await arriving
         uuid = (await told_of(stage, "connected")).params["DialALegUUID"]
-        assert (await api.ask("POST", f"Call/{uuid}/Play/", urls=sound, legs="both"))[0] == 202
-        await stage.hears(ann, AFTER)
-        await stage.until(lambda: bob.hears(AFTER))
-        assert (await api.ask("DELETE", f"Call/{uuid}/Play/"))[0] == 204
         await stage.goes_quiet(ann)
-        began = now_ms()
-        spoken = {"text": "Hello, this is a test.", "legs": "both", "mix": False}
-        assert (await api.ask("POST", f"Call/{uuid}/Speak/", **spoken))[0] == 202
+        began, before = now_ms(), len(bob.heard())
+        assert (await api.ask("POST", f"Call/{uuid}/{what}/", legs="both", **body))[0] == 202
         await stage.until(lambda: not audio_analysis.silent(ann.heard.since(began)))
+        await stage.until(lambda: not audio_analysis.silent(bob.heard()[before:]))
+        assert (await api.ask("DELETE", f"Call/{uuid}/{what}/"))[0] == 204
+        await ann.hang_up()
+        await bob.hung_up()
+    stage.saw(f"{what}: both hear it")
+
+
+@pytest.mark.row(
+    "Call Play, Call Speak: mix", "whatever it says, the sound is heard in place of the other leg (differs from Plivo)"
+)
+@pytest.mark.parametrize("mix", [True, False])
+async def test_a_sound_is_heard_in_place_of_the_other_leg(api: Caller, mix: bool) -> None:
+    stage = api.stage
+    sound = stage.tones("/sound.wav", (AFTER, 1500))
+    async with stage.callers(1) as (ann,), CalledPhone() as bob:
+        arriving = asyncio.create_task(stage.call(ann, dial(api, bob)))
+        await bob.invited()
+        bob.answer()
+        bob.tone(CALLED)
+        await arriving
+        uuid = (await told_of(stage, "connected")).params["DialALegUUID"]
+        await stage.hears(ann, CALLED)
+        for what, body in (("Play", {"urls": sound}), ("Speak", {"text": "This is a test of speech, of two seconds."})):
+            began = now_ms()
+            assert (await api.ask("POST", f"Call/{uuid}/{what}/", mix=mix, **body))[0] == 202
+            await stage.until(lambda began=began: stage.gaps(ann, CALLED, began), 15)
+            await stage.hears(ann, CALLED, after=now_ms() + 2500)
+            holes = audio_analysis.gaps(ann.heard.since(began), CALLED, longest_ms=100.0)
+            assert max(end - start for start, end in holes) > 800
+            stage.saw(f"{what}: the other leg is not heard for {max(end - start for start, end in holes):.0f} ms")
         await ann.hang_up()
         await bob.hung_up()
 

@@ -181,9 +181,7 @@ async def test_a_sound_interrupts_an_element_which_then_continues_where_it_was(
     assert began < heard_at
 
 
-@pytest.mark.row(
-    "Call Play: urls, length, loop, mix", "one after another; so many seconds; again and again; until DELETE"
-)
+@pytest.mark.row("Call Play: urls, length, loop", "one after another; so many seconds; again and again; until DELETE")
 async def test_sounds_in_a_row_their_length_and_their_end(stage: Stage, api: plivo.RestClient) -> None:
     url = stage.receiver.url
     stage.tones("/low.wav", (2575, 500))
