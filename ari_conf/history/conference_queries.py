@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, Connection, Row, func, literal, or_, select, union_all
 
 from ari_conf.history.queries import MAX_COUNTED, unindexed, unindexed_number
-from ari_conf.history.tables import callbacks, conferences, memberships, problems, recordings
+from ari_conf.history.tables import callbacks, calls, conferences, memberships, problems, recordings
 
 MAX_PROBLEMS = 200
 """Maximum problems that are listed for one conference."""
@@ -178,6 +178,17 @@ def list_members(
     m = memberships.c
     own = select(memberships).where(m.conference_id == conference_id, unindexed(m.auth_id) == auth_id)
     return connection.execute(own.order_by(m.joined_ms, m.member_id).limit(limit).offset(offset)).all()
+
+
+def list_directions(connection: Connection, auth_id: str, conference_id: str) -> dict[str, str]:
+    """Return the directions of the calls that were in the conference, by call UUID, of those whose record is there."""
+    c, m = calls.c, memberships.c
+    found = (
+        select(c.call_uuid, c.direction)
+        .join_from(memberships, calls, c.call_uuid == unindexed(m.call_uuid))
+        .where(m.conference_id == conference_id, unindexed(m.auth_id) == auth_id, unindexed(c.auth_id) == auth_id)
+    )
+    return {row.call_uuid: row.direction for row in connection.execute(found)}
 
 
 def list_problems(connection: Connection, auth_id: str, conference_id: str) -> Sequence[Row[Any]]:

@@ -170,6 +170,35 @@ class LiveCallRecord(msgspec.Struct, frozen=True):
         return "ringing" if self.answered_ms is None else "in-progress"
 
 
+class _ConferenceElementRecord(msgspec.Struct, frozen=True):
+    name: str
+    dialed_by: str = ""
+
+
+class _CallOptionsRecord(msgspec.Struct, frozen=True):
+    conference: _ConferenceElementRecord | None = None
+
+
+class _OutgoingRecord(msgspec.Struct, frozen=True):
+    options: _CallOptionsRecord
+
+
+class PlacedCallRecord(LiveCallRecord, frozen=True):
+    """A live call, with what a placed one is for."""
+
+    outgoing: _OutgoingRecord | None = None
+    """None: the call has arrived."""
+
+    @property
+    def conference_name(self) -> str | None:
+        """Return the name of the conference that the call is on its way into; None if it is on the way into none."""
+        if self.outgoing is None or self.state not in PROGRESS:
+            return None
+        conference = self.outgoing.options.conference
+        # The conference of a Dial is its legs' alone.
+        return None if conference is None or conference.dialed_by else conference.name
+
+
 async def read_conferences(redis: Any, asterisk: str, conference_ids: Sequence[str]) -> list[ConferenceRecord]:
     """Return those of an Asterisk's conferences that exist, each with its members at one moment."""
     texts = await member_fields.read_consistent(redis, state_key(asterisk), conference_ids)
@@ -185,6 +214,17 @@ async def read_calls(redis: Any, asterisk: str, call_uuids: Sequence[str]) -> di
         for call_uuid, text in zip(some, texts, strict=True):
             if (record := decode(text, CallRecord)) is not None:
                 found[call_uuid] = record
+    return found
+
+
+async def read_placed_calls(redis: Any, asterisk: str, call_uuids: Sequence[str]) -> dict[str, PlacedCallRecord | None]:
+    """Return those of an Asterisk's calls that exist, by call UUID. None: the record can't be read."""
+    found: dict[str, PlacedCallRecord | None] = {}
+    for first in range(0, len(call_uuids), CALLS_AT_ONCE):
+        some = call_uuids[first : first + CALLS_AT_ONCE]
+        for call_uuid, text in zip(some, await redis.hmget(state_key(asterisk), some), strict=True):
+            if text is not None:
+                found[call_uuid] = decode(text, PlacedCallRecord)
     return found
 
 

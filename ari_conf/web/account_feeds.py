@@ -1,7 +1,8 @@
 """Account feeds: send each event-stream client of an account a snapshot of its live view (`live_view`), then changes.
 
 Owners publish the id of each conference that they have just written. For each account with viewers, this process has
-one subscription. It reads those conferences again, and sends the differences from the view that it sent before.
+one subscription. It reads those conferences again, and sends the differences from the view that it sent before. The
+calls on their way into conferences are no part of them: they are read every second, and sent as a whole if they differ.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from ari_conf.queues.command_queue import CommandClient
 from ari_conf.store.live_state import CallRecord
 from ari_conf.store.state_store import changes_key, names_key, parse_name_owner
 from ari_conf.web import live_view
+from ari_conf.web.calls_on_the_way import Calls, CallsOnTheWay
 from ari_conf.web.conference_view import ConferenceView, read_views
 from ari_conf.web.errors import ApiError, unavailable
 
@@ -30,6 +32,8 @@ log = structlog.get_logger()
 COALESCE_S = 0.1
 """Seconds whose events are combined into one change, so that a hundred simultaneous joins are not a hundred changes."""
 POLL_TIMEOUT_S = 1.0
+CALLS_INTERVAL_S = 0.5
+"""Minimum seconds between two reads of the calls on their way."""
 RETRY_DELAY_S = 0.5
 MAX_QUEUED_EVENTS = 200
 """Maximum number of events queued for one client, about 20 s of a busy account. A slower client is disconnected,
@@ -83,6 +87,10 @@ class AccountFeed:
         """Conference id -> name of its Asterisk."""
         self._calls: dict[str, CallRecord] = {}
         """Calls of all members in the view, by call UUID. The fields shown never change, so each call is read once."""
+        self._on_the_way = CallsOnTheWay(redis, auth_id)
+        self._calls_sent: Calls = {}
+        """Calls on their way that the clients know; a snapshot has none."""
+        self._calls_read_at = float("-inf")
         self._watched_at: dict[str, float] = {}
         """Name of an Asterisk -> time of the last watch request to it, by this process's monotonic clock."""
         self._last_id = time.time_ns() // 1_000_000
@@ -92,6 +100,8 @@ class AccountFeed:
         self.streams.add(stream)
         if self._view is not None:
             stream.put(self._message("snapshot", self._view))
+            if self._calls_sent:
+                stream.put(self._message("calls", self._calls_sent))
         return stream
 
     async def run(self) -> None:
@@ -129,6 +139,8 @@ class AccountFeed:
                 wait = 0.0
             if changed:
                 await self._read_changes(changed)
+            if time.monotonic() - self._calls_read_at >= CALLS_INTERVAL_S:
+                await self._read_calls()
             await self._renew_watch()
             if changed:
                 await asyncio.sleep(COALESCE_S)
@@ -137,8 +149,17 @@ class AccountFeed:
         names = await self._redis.hgetall(names_key(self._auth_id))
         self._owners, self._calls, self._watched_at = {}, {}, {}
         self._view = await self._read_conferences(dict(map(parse_name_owner, names.values())))
+        self._calls_sent = {}
         self._broadcast("snapshot", self._view)
+        await self._read_calls()
         await self._renew_watch()
+
+    async def _read_calls(self) -> None:
+        found = await self._on_the_way.read()
+        self._calls_read_at = time.monotonic()
+        if found != self._calls_sent:
+            self._calls_sent = found
+            self._broadcast("calls", found)
 
     async def _read_changes(self, changed: dict[str, str]) -> None:
         assert self._view is not None

@@ -88,6 +88,7 @@ class MemberView:
             "from": self.from_,
             "to": self.to,
             "caller_name": self.caller_name,
+            "direction": self.direction,
             "joined_ms": self.joined_ms,
             "state": self.state,
             "muted": self.muted,

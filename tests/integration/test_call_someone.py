@@ -132,6 +132,126 @@ async def test_a_refusal_is_shown_in_the_dialog(api: Caller, browser: Browser, t
         assert not ann.invites
 
 
+async def invite(api: Caller, *phones: CalledPhone, **more: str) -> str:
+    """Call the phones into the conference over the API; return the UUID of the first call."""
+    api.allow(*(phone.host for phone in phones))
+    to = "<".join(phone.uri for phone in phones)
+    status, reply = await api.ask("POST", "Conference/Stand-up/Member/", **{"from": FROM, "to": to, **more})
+    assert status == 201, reply
+    return str(reply["calls"][0]["call_uuid"])
+
+
+async def test_every_browser_shows_all_calls_on_their_way(api: Caller, browser: Browser) -> None:
+    """The API calls somebody into a conference that nobody is in. Two browsers show it, one of them after a reload."""
+    stage = api.stage
+    async with looking(browser, stage) as one, looking(browser, stage) as other, CalledPhone() as ann:
+        both = (one, other)
+        for seen in both:
+            await seen.log_in()
+            await seen.sees("No live conferences")
+        await invite(api, ann)
+        await ann.invited()
+        for seen in both:
+            await seen.sees("Calling", within=call_to(seen, ann))
+            await seen.sees("Nobody is in yet", within=seen.conference("Stand-up"))
+            await seen.sees_not("No live conferences")
+        ann.reply("180 Ringing")
+        for seen in both:
+            await seen.sees("Ringing", within=call_to(seen, ann))
+        await other.page.reload()
+        await other.sees("Ringing", within=call_to(other, ann))
+        await other.sees(f"called from {FROM}", within=call_to(other, ann))
+        await other.is_sound()
+        ann.answer()
+        for seen in both:
+            await seen.sees("1 conference, 1 member")
+            await expect(call_to(seen, ann)).to_have_count(0)
+            # Their number is that which was called, not the caller ID.
+            await seen.sees(f"called from {FROM}", within=seen.member(ann.uri))
+            await expect(seen.page.get_by_role("button", name=f"Mute {ann.uri}")).to_be_visible()
+            await seen.is_sound()
+        ann.hang_up()
+        for seen in both:
+            await seen.sees("No live conferences")
+
+
+async def test_each_browser_says_how_a_call_ended(api: Caller, browser: Browser) -> None:
+    """A call is canceled in the browser that has not placed it, another one is busy, and one is not answered."""
+    stage = api.stage
+    async with (
+        looking(browser, stage) as one,
+        looking(browser, stage) as other,
+        stage.callers(1) as (host,),
+        CalledPhone() as ann,
+        CalledPhone("4915550002") as bob,
+        CalledPhone("4915550003") as cid,
+    ):
+        both = (one, other)
+        api.allow(ann.host, bob.host, cid.host)
+        await stage.call(host, ROOM)
+        for seen in both:
+            await seen.log_in()
+            await seen.sees("1 conference, 1 member")
+        await ask_for(one, ann)
+        await ann.invited()
+        ann.reply("180 Ringing")
+        await other.sees("Ringing", within=call_to(other, ann))
+        await other.press(f"Cancel the call to {ann.uri}")
+        await ann.canceled()
+        for seen in both:
+            await seen.sees("Canceled", within=call_to(seen, ann))
+        await ask_for(other, bob)
+        await bob.invited()
+        bob.reply("180 Ringing")
+        await one.sees("Ringing", within=call_to(one, bob))
+        bob.reply("486 Busy Here")
+        for seen in both:
+            await seen.sees("Busy", within=call_to(seen, bob))
+        await invite(api, cid, ring_timeout="3")
+        await cid.invited()
+        cid.reply("180 Ringing")
+        for seen in both:
+            await seen.sees("Ringing", within=call_to(seen, cid))
+        for seen in both:
+            await seen.sees("No answer", within=call_to(seen, cid))
+        for seen in both:
+            for phone in (ann, bob, cid):
+                await expect(call_to(seen, phone)).to_have_count(0, timeout=SOON_MS)
+
+
+async def test_the_first_of_several_gets_in_and_the_other_call_ends(api: Caller, browser: Browser) -> None:
+    stage = api.stage
+    async with looking(browser, stage) as seen, CalledPhone() as ann, CalledPhone("4915550002") as bob:
+        await seen.log_in()
+        await invite(api, ann, bob)
+        await ann.invited()
+        await bob.invited()
+        for phone in (ann, bob):
+            phone.reply("180 Ringing")
+            await seen.sees("Ringing", within=call_to(seen, phone))
+        ann.answer()
+        await bob.canceled()
+        await seen.sees("1 conference, 1 member")
+        await seen.sees("Another phone answered", within=call_to(seen, bob))
+        await expect(call_to(seen, bob)).to_have_count(0, timeout=SOON_MS)
+        ann.hang_up()
+
+
+async def test_the_line_of_who_was_called_is_shown_as_that_of_the_others(api: Caller, browser: Browser) -> None:
+    stage = api.stage
+    async with looking(browser, stage) as seen, stage.callers(1) as (host,), CalledPhone() as ann:
+        await seen.log_in()
+        await stage.call(host, ROOM)
+        await invite(api, ann)
+        await ann.invited()
+        ann.answer()
+        await seen.sees("1 conference, 2 members")
+        # The first figures come after some seconds.
+        await expect(seen.member(ann.uri).locator(".signal")).to_have_count(1, timeout=2 * SOON_MS)
+        await expect(seen.page.locator(".member .signal")).to_have_count(2, timeout=SOON_MS)
+        ann.hang_up()
+
+
 async def test_a_lost_reply_and_another_attempt_call_once(api: Caller, browser: Browser) -> None:
     stage = api.stage
 

@@ -71,7 +71,7 @@ def test_persisted_names_may_change_and_neither_api_nor_stream_does(
     for member in response["members"]:
         live = before["members"][member["member_id"]]
         shared = member.keys() & live.keys()
-        assert len(shared) == 8 and {name: member[name] for name in shared} == {name: live[name] for name in shared}
+        assert len(shared) == 9 and {name: member[name] for name in shared} == {name: live[name] for name in shared}
 
 
 @pytest.mark.parametrize("path", WEB, ids=lambda path: path.stem)

@@ -167,6 +167,8 @@ class PastMemberModel(BaseModel):
     from_: Annotated[str, Field(alias="from")]
     to: str
     caller_name: str
+    direction: str | None
+    """None: the record of the call is not there, or no longer."""
     join_time: str
     join_ms: int
     exit_time: str
@@ -349,13 +351,17 @@ def _read_details(connection: Connection, auth_id: str, conference_id: str) -> d
         return None
     (summary,) = conference_queries.summaries(connection, auth_id, [found.conference])
     start_ms = found.conference.created_ms
+    directions = conference_queries.list_directions(connection, auth_id, conference_id)
     talks = defaultdict[int, list[dict[str, int]]](list)
     for talk in found.talks:
         talks[talk.member_id].append({"start_ms": talk.start_ms - start_ms, "end_ms": talk.end_ms - start_ms})
     return {
         **conference_json(summary),
         "duration_ms": found.conference.ended_ms - start_ms,
-        "members": [_member_json(row, start_ms, talks[row.member_id]) for row in found.members[:MAX_MEMBERS]],
+        "members": [
+            _member_json(row, start_ms, talks[row.member_id], directions.get(row.call_uuid))
+            for row in found.members[:MAX_MEMBERS]
+        ],
         "recordings": [_recording_json(row, start_ms) for row in found.recordings],
         "deliveries": _deliveries(connection, auth_id, conference_id),
         "problems": [
@@ -383,13 +389,14 @@ def conference_json(one: Summary) -> dict[str, Any]:
     }
 
 
-def _member_json(row: Row[Any], start_ms: int, talk: Sequence[dict[str, int]]) -> dict[str, Any]:
+def _member_json(row: Row[Any], start_ms: int, talk: Sequence[dict[str, int]], direction: str | None) -> dict[str, Any]:
     return {
         "member_id": str(row.member_id),
         "call_uuid": row.call_uuid,
         "from": row.from_number,
         "to": row.to_number,
         "caller_name": row.caller_name,
+        "direction": direction,
         "join_time": format_time(row.joined_ms),
         "join_ms": row.joined_ms - start_ms,
         "exit_time": format_time(row.left_ms),

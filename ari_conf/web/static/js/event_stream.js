@@ -8,8 +8,9 @@ const TRY_AGAIN_MS = [500, 1000, 2000, 5000];
 const QUIET_MS = 20_000;
 const UNSEEN_MS = 60_000;
 
-/** {state: "connecting" | "live" | "lost", conferences: {uuid: conference} | null}; null until the first snapshot. */
-export const live = store({ state: "connecting", conferences: null });
+/** {state: "connecting" | "live" | "lost", conferences: {uuid: conference} | null, calls: {uuid: call}}; null until the
+ * first snapshot. `calls`: those on their way into conferences. */
+export const live = store({ state: "connecting", conferences: null, calls: {} });
 
 /** Return the view after the change. Unchanged parts stay the same objects and need not be rendered again. */
 export function applyChange(view, change) {
@@ -47,9 +48,11 @@ export function openStream() {
     });
   on("snapshot", (conferences) => {
     tries = 0;
-    put({ state: "live", conferences });
+    // The calls on their way follow, if there are any.
+    put({ state: "live", conferences, calls: {} });
   });
   on("change", (change) => put({ conferences: applyChange(live.get().conferences, change) }));
+  on("calls", (calls) => put({ calls }));
   // The web process can't receive changes at the moment. It sends a snapshot as soon as it can.
   on("away", () => put({ state: "lost" }));
   source.addEventListener("error", lost);

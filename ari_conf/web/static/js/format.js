@@ -75,6 +75,16 @@ export function ElapsedTime({ ms, label }) {
   return html`<span class="clock">${label && html`<span class="unseen">${label} </span>`}${formatClock(useNow() + clockSkew() - ms)}</span>`;
 }
 
+/** Return the number of a member. In a call that the API has placed, it is the destination. */
+export const numberOf = (member) => (member.direction === "outbound" ? member.to : member.from) || "Unknown number";
+
+/** Return what is known of a member besides their number: their name, or the number that called them or that they called. */
+export function detailsOf({ from, to, caller_name: name, direction }) {
+  // The name of a call that was placed is the one that the phone was shown.
+  if (direction === "outbound") return from ? `called from ${from}` : "";
+  return [name && name !== from && name, to && `called ${to}`].filter(Boolean).join(", ");
+}
+
 /** Return the title of a recording: the conference's name, or the numbers of the recorded call. */
 export function recordingTitle(recording) {
   return recording.conference_name || `Call from ${recording.from_number || "unknown"} to ${recording.to_number || "unknown"}`;

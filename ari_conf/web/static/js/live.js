@@ -2,8 +2,9 @@
 import { Conference } from "./conference.js";
 import { html, useEffect, useMemo, useRef } from "./dom.js";
 import { live } from "./event_stream.js";
-import { count } from "./format.js";
+import { count, numberOf } from "./format.js";
 import { icon } from "./icons.js";
+import { CallsBeforeMembers, useHasPlacedCalls } from "./placed_calls.js";
 import { useStore } from "./store.js";
 import { announceToScreenReader } from "./toasts.js";
 
@@ -11,6 +12,7 @@ const SAY_AFTER_MS = 800;
 
 export function Live() {
   const { state, conferences } = useStore(live);
+  const hasCalls = useHasPlacedCalls();
   useSpokenChanges(conferences);
   if (!conferences) return html`<${Heading} text=${state === "lost" ? "Reconnecting to the server…" : "Loading…"} />`;
   // The oldest comes first, so that a new conference does not move a button that the user is about to click.
@@ -19,7 +21,8 @@ export function Live() {
   return html`
     <${Heading} text=${all.length ? `${count(all.length, "conference")}, ${count(members, "member")}` : ""} />
     ${state === "lost" && html`<p class="banner warn">${icon("warning")}The connection to the server was lost. What you see may be out of date; reconnecting automatically.</p>`}
-    ${all.length ? all.map((each) => html`<${MemoConference} key=${each.conference_uuid} conference=${each} />`) : html`<${NoConferences} />`}`;
+    ${all.length ? all.map((each) => html`<${MemoConference} key=${each.conference_uuid} conference=${each} />`) : !hasCalls && html`<${NoConferences} />`}
+    <${CallsBeforeMembers} live=${new Set(all.map((each) => each.conference_name))} />`;
 }
 
 function Heading({ text }) {
@@ -59,7 +62,7 @@ function useSpokenChanges(conferences) {
 }
 
 function difference(old, now) {
-  const names = (conferences) => new Map(Object.values(conferences).flatMap((each) => Object.entries(each.members).map(([id, m]) => [id, [m.from, each.conference_name]])));
+  const names = (conferences) => new Map(Object.values(conferences).flatMap((each) => Object.entries(each.members).map(([id, m]) => [id, [numberOf(m), each.conference_name]])));
   const [was, is] = [names(old), names(now)];
   const sentences = (from, to, verb) => [...from].filter(([id]) => !to.has(id)).map(([, [who, name]]) => `${who} ${verb} ${name}`);
   return [...sentences(is, was, "joined"), ...sentences(was, is, "left")].join(". ");

@@ -2,19 +2,18 @@
 import { apiPath, post, remove } from "./api.js";
 import { confirm } from "./dialog.js";
 import { html, useState } from "./dom.js";
-import { ElapsedTime } from "./format.js";
+import { detailsOf, ElapsedTime, numberOf } from "./format.js";
 import { icon } from "./icons.js";
 import { runAction } from "./toasts.js";
 
 export function Member({ id, member, conference }) {
-  const { from, to, caller_name: called, talking } = member;
-  const who = from || "Unknown number";
-  const name = called && called !== from ? called : "";
+  const { talking } = member;
+  const who = numberOf(member);
   return html`<li class=${`member ${talking ? "talking" : ""}`} data-member=${id}>
     <span class="face" aria-hidden="true">${icon(member.state === "held" ? "hold" : member.muted ? "micOff" : "mic")}</span>
     <div class="person">
       <p class="number">${who}</p>
-      <p class="hint">${[name, to && `called ${to}`].filter(Boolean).join(", ")}</p>
+      <p class="hint">${detailsOf(member)}</p>
     </div>
     <p class="tags"><${StatusTags} member=${member} /><${Line} quality=${member.quality} /></p>
     <${ElapsedTime} ms=${member.joined_ms} label="Time in the conference" />

@@ -1,6 +1,6 @@
 // Timeline of an ended conference: for each member, when they were in, when they talked, and why they left.
 import { html } from "./dom.js";
-import { count, formatClock, formatDuration } from "./format.js";
+import { count, detailsOf, formatClock, formatDuration, numberOf } from "./format.js";
 import { icon } from "./icons.js";
 
 const TONES = 6;
@@ -40,12 +40,12 @@ export function MemberTimeline({ conference }) {
 }
 
 function Stay({ member, tone, length }) {
-  const { from, caller_name: called, join_ms: joined, exit_ms: left, talk, quality } = member;
-  const name = called && called !== from ? called : "";
+  const { join_ms: joined, exit_ms: left, talk, quality } = member;
+  const details = detailsOf(member);
   return html`<li class=${`stay tone${tone}`} data-member=${member.member_id}>
     <div class="person">
-      <p class="name">${from || "Unknown number"}</p>
-      ${name && html`<p class="hint">${name}</p>`}
+      <p class="name">${numberOf(member)}</p>
+      ${details && html`<p class="hint">${details}</p>`}
     </div>
     <${Track} joined=${joined} left=${left} talk=${talk} length=${length} />
     <p class="hint words">
