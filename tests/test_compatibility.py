@@ -104,6 +104,8 @@ def test_an_unsupported_part_of_plivo_is_named() -> None:
             refusal = f"Plivo's {name}/ is not offered here; docs/reference/compatibility.md lists what is"
             assert not_offered(path) == refusal
     assert "the account itself" in str(not_offered("/v1/Account/MA1/"))
+    assert "the account itself" in str(not_offered("/v1/Account/MA1//")), "as Plivo's Node SDK asks"
+    assert "lookup" in str(not_offered("/v1/Number/14155550100/"))
     for path in ("/v1/Account/MA1/Conference/x/Fly/", "/v1/Account/MA1/Nonsense/", "/v1/Account/", "/Call/", ""):
         assert not_offered(path) is None
 

@@ -60,11 +60,15 @@ NAMES = {path.partition("/")[0] for _, path, _ in CALLS if path} | {
 }
 
 
-_PATH = re.compile(r"/v1/Account/[^/]+/(?:([^/]+)/.*)?")
+_PATH = re.compile(r"/v1/Account/[^/]+/(?:/|([^/]+)/.*)?")
+"""Plivo's Node SDK asks for the account itself with two slashes."""
+_LOOKUP = re.compile(r"/v1/Number/[^/]+/")
 
 
 def not_offered(path: str) -> str | None:
     """Return an error text if the path is that of a Plivo call that ari_conf does not offer, otherwise None."""
+    if _LOOKUP.fullmatch(path):
+        return f"Plivo's lookup of numbers is not offered here; {PAGE} lists what is"
     found = _PATH.fullmatch(path)
     if found is None or (found[1] is not None and (found[1] not in NAMES or found[1] in OFFERED)):
         return None

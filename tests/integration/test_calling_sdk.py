@@ -18,6 +18,7 @@ from ari_conf.store import accounts
 from tests.integration.called_phone import CalledPhone
 from tests.integration.stage import Stage
 from tests.integration.test_calling_out import Caller, calling, system
+from tests.lateness import Patience
 
 __all__ = ["calling", "system"]
 """Fixtures of another module."""
@@ -64,6 +65,45 @@ async def test_a_call_from_its_creation_to_its_end(calling: Stage, api: plivo.Re
         with pytest.raises(ResourceNotFoundError):
             await asyncio.to_thread(api.calls.hangup, uuid)
     assert ended.params["HangupSource"] == "API Request"
+    await in_the_history(api, uuid, ann.uri)
+
+
+async def in_the_history(api: plivo.RestClient, uuid: str, to: str) -> None:
+    patience = Patience(30)
+    while not (listed := await asyncio.to_thread(api.calls.list, call_direction="outbound", limit=20, offset=0)):
+        assert not patience.over, "the call is not in the history"
+        await asyncio.sleep(0.2)  # the history is polled: nothing tells that a record was written
+    assert listed.meta.total_count == 1
+    for ended in (listed[0], await asyncio.to_thread(api.calls.get, uuid)):
+        assert (ended.call_uuid, ended.call_state, ended.to_number) == (uuid, "ANSWER", to)
+        assert (ended.hangup_cause_code, ended.hangup_source) == (4000, "API Request")
+
+
+async def test_other_names_of_the_requests(calling: Stage, api: plivo.RestClient) -> None:
+    """The SDK has several names for the same requests."""
+    calling.document("/answer", "<Wait length='30'/>")
+    calling.document("/next", "<Wait length='60'/>")
+    async with CalledPhone() as ann:
+        Caller(calling, None).allow(ann.host)  # type: ignore[arg-type]
+        uuid = (await create(calling, api, ann.uri)).request_uuid
+        await ann.invited()
+        ann.answer()
+        await calling.event("StartApp", CallUUID=uuid)
+        assert (await asyncio.to_thread(api.calls.live_call_list_ids)).calls == [uuid]
+        assert (await asyncio.to_thread(api.calls.queued_call_list_ids)).calls == []
+        with pytest.raises(ResourceNotFoundError):
+            await asyncio.to_thread(api.queued_calls.get, uuid)
+        told = await asyncio.to_thread(
+            api.calls.update, uuid, legs="aleg", aleg_url=calling.receiver.url("/next"), aleg_method="GET"
+        )
+        assert told.message == "call transferred"
+        asked = await calling.receiver.wait_for(lambda request: request.path == "/next")
+        assert (asked.method, asked.params["Event"]) == ("GET", "Transfer")
+        assert (await asyncio.to_thread(api.calls.send_digits, uuid, "1", leg="aleg")).message == "digits sent"
+        await calling.until(lambda: "".join(digit for _, digit in ann.digits) == "1")
+        await asyncio.to_thread(api.calls.delete, uuid)
+        await ann.hung_up()
+        await calling.event("Hangup", CallUUID=uuid)
 
 
 async def test_several_calls_are_canceled(calling: Stage, api: plivo.RestClient) -> None:
