@@ -91,7 +91,8 @@ def test_other_calls_and_those_of_other_accounts_are_not_named(dialer: Api, owne
 
 def test_the_conference_of_a_dial_is_not_named() -> None:
     record = b"""{"call_uuid": "u", "request_uuid": "u", "caller_name": "", "auth_id": "A", "from_": "1", "to": "2",
-        "direction": "outbound", "started_at": 1, "state": "ringing", "outgoing": {"options": {"conference": {"name": "c.x.1"%s}}}}"""
+        "direction": "outbound", "started_at": 1, "state": "ringing",
+        "outgoing": {"options": {"conference": {"name": "c.x.1"%s}}}}"""
     for dialed_by, name in ((b"", "c.x.1"), (b', "dialed_by": "x"', None)):
         call = live_state.decode(record % dialed_by, live_state.PlacedCallRecord)
         assert call is not None and call.conference_name == name
