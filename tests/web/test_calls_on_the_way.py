@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+import os
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+from urllib.parse import quote
 
 import pytest
+from playwright.async_api import expect
 
 from ari_conf.core import events as ev
 from ari_conf.dialing.keys import calls_key
 from ari_conf.store import live_state
 from ari_conf.web import calls_on_the_way
-from tests.core.stage import Stage
+from tests.core.stage import Stage as Core
+from tests.core.stage import stay
+from tests.integration.dashboard import SIZES, chromium, looking
+from tests.integration.stage import Stage
 from tests.web.conftest import Api, Owner
 from tests.web.test_calls import NUMBER, OTHER, PLACED, dialer
 from tests.web.test_event_stream import Listener, listening
@@ -22,7 +32,7 @@ SHOWN = {"conference_name": "standup", "from": "4930123456", "to": NUMBER}
 
 
 def invite(api: Api, name: str = "standup", **more: Any) -> list[str]:
-    placed = api.post(f"Conference/{name}/Member/", INVITED | more)
+    placed = api.post(f"Conference/{quote(name, safe='')}/Member/", INVITED | more)
     assert placed.status == 201, placed.json
     return [call["call_uuid"] for call in placed.json["calls"]]
 
@@ -39,7 +49,7 @@ def next_calls(ear: Listener) -> dict[str, Any]:
 def tell(owner: Owner, call_uuid: str, event: Any) -> None:
     """Tell the call's channel an event of Asterisk's."""
 
-    def happens(stage: Stage) -> None:
+    def happens(stage: Core) -> None:
         stage.tell(event(stage.engine.calls[call_uuid].channel_id))
 
     owner.plays(happens)
@@ -118,3 +128,35 @@ async def test_each_other_call_is_read_once(monkeypatch: pytest.MonkeyPatch) -> 
     calls = calls_on_the_way.CallsOnTheWay(Redis(), "A")
     assert [await calls.read() for _ in range(3)] == [{}] * 3
     assert [len(one) for one in asked] == [200, 52, 1] and asked[-1] == ["on-order"]
+
+
+async def test_they_read_well(dialer: Api, owner: Owner, tmp_path: Path) -> None:
+    """In each look: calls among the members, and into a conference that nobody is in. Markup in its name is text."""
+    folder = Path(os.environ.get("DASHBOARD_SCREENS", tmp_path))
+    markup = "<img src=x onerror=alert(1)>"
+    system = SimpleNamespace(settings=SimpleNamespace(web_listen=f"127.0.0.1:{dialer.port}"))
+    stage = cast(Stage, SimpleNamespace(system=system, account="A", token=dialer.token))
+
+    def begin() -> None:
+        owner.stage.now = round(time.time() * 1000)
+        for name in ("Ann Baker", "Bob"):
+            owner.plays(lambda core, name=name: core.call(name, stay("Weekly stand-up"), caller_name=name))
+        ringing, asked = invite(dialer, "Weekly stand-up", to=f"{NUMBER}<{OTHER}", confirm_key="1")
+        tell(owner, ringing, ev.ChannelRinging)
+        tell(owner, asked, ev.ChannelAnswered)
+        invite(dialer, "Support, Northwind", to="4930111222")
+
+    await asyncio.to_thread(begin)
+    async with chromium() as browser:
+        for look in SIZES:
+            async with looking(browser, stage, look) as seen:
+                await seen.log_in()
+                await seen.sees("1 conference, 2 members", "Ringing", "Asked for the key", "Nobody is in yet")
+                await expect(seen.conference("Weekly stand-up").locator(".placed")).to_have_count(2)
+                await seen.is_sound()
+                await seen.picture(folder, f"{look}-calls")
+        async with looking(browser, stage) as seen:
+            await seen.log_in()
+            await asyncio.to_thread(invite, dialer, markup, to="4930111223")
+            await seen.sees("Calling", within=seen.conference(markup))
+            assert not await seen.page.locator("main img").count()

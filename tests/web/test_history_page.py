@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
@@ -50,7 +51,10 @@ def filled(served: Served) -> Past:
     line = {"mos": 2.6, "mos_worst": 1.2, "line_was_bad": True, "measured_s": 200.0}
     past.member("c2", 2, 150, 300, from_number="15557654321", caller_name="Bob", exit_reason="kick", talk_ms=0, **line)
     past.member("c2", 3, 300, 600, from_number="", caller_name="", exit_reason="host_left")
-    past.member("c2", 4, 120, 598, from_number="4915112345678", caller_name="", exit_reason="star", talk_ms=9000)
+    # The API has called this one: their number is that which was called.
+    past.call("call-4", direction="outbound")
+    numbers = {"from_number": "4930123456", "to_number": "4915112345678"}
+    past.member("c2", 4, 120, 598, **numbers, caller_name="Our office", exit_reason="star", talk_ms=9000)
     past.member("c2", 5, 400, 500, from_number=LONG, caller_name='<img src=x onerror="alert(1)"> ' * 3)
     past.talk("c2", 4, 150, 154)
     past.talk("c2", 4, 300, 305)
@@ -62,7 +66,8 @@ def filled(served: Served) -> Past:
 
 
 @pytest.mark.parametrize("look", SIZES)
-async def test_it_reads_well(stage: Stage, served: Served, browser: Browser, look: Look):
+async def test_it_reads_well(stage: Stage, served: Served, browser: Browser, look: Look, tmp_path: Path):
+    folder = Path(os.environ.get("DASHBOARD_SCREENS", tmp_path))
     await asyncio.to_thread(filled, served)
     async with looking(browser, stage, look) as seen:
         await seen.log_in("history")
@@ -70,10 +75,12 @@ async def test_it_reads_well(stage: Stage, served: Served, browser: Browser, loo
             "24 ended conferences", "Weekly stand-up", "5 members", "1 recording", "1 dead letter", "1 problem"
         )
         await seen.is_sound()
+        await seen.picture(folder, f"{look}-past")
         await seen.page.get_by_role("link", name="Weekly stand-up").click()
         await expect(seen.page.get_by_role("heading", level=1)).to_be_focused()
         await seen.sees("5 members, at most 4 at the same time. It ended when the host left.", "Bad line, MOS 2.6")
         await seen.is_sound()
+        await seen.picture(folder, f"{look}-past-conference")
 
 
 async def test_a_conference_is_found(stage: Stage, served: Served, browser: Browser):
@@ -130,7 +137,7 @@ async def test_each_member_has_a_line(stage: Stage, served: Served, browser: Bro
             ("1", "14155550100", "Ann Baker", "0:00 to 10:00", "Hung up", "MOS 4.3"),
             ("2", "2:30 to 5:00", "Did not talk", "Kicked with the API", "Bad line, MOS 2.6"),
             ("3", "Unknown number", "Left when the host left"),
-            ("4", "Talked for 9 seconds", "Left by pressing *"),
+            ("4", "4915112345678", "called from 4930123456", "Talked for 9 seconds", "Left by pressing *"),
             ("5", LONG, "<img src=x onerror="),
         ):
             for text in texts:

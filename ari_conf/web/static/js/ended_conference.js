@@ -21,9 +21,9 @@ export function EndedConference({ id }) {
 function ConferenceView({ conference, at }) {
   const { conference_name: name, start_time: start, end_time: end, duration } = conference;
   return html`
-    <div class="heading">
+    <div class="heading past">
       <h1 tabindex="-1">${name}</h1>
-      <p>${formatRange(start, end)}, <span aria-hidden="true">${formatClock(duration * 1000)}</span><span class="unseen">${formatDuration(duration * 1000)}</span>, ${count(conference.member_count, "member")}, at most ${conference.peak_member_count} at the same time. ${END[conference.end_reason] ?? ""}</p>
+      <p>${formatRange(start, end)}: ${formatDuration(duration * 1000)}, ${count(conference.member_count, "member")}, at most ${conference.peak_member_count} at the same time. ${END[conference.end_reason] ?? ""}</p>
       <div class="commands end"><a class="button" href=${`${at}?format=csv`} download>${icon("download")}CSV</a></div>
     </div>
     <${MemberTimeline} conference=${conference} />

@@ -41,7 +41,8 @@ export function MemberTimeline({ conference }) {
 
 function Stay({ member, tone, length }) {
   const { join_ms: joined, exit_ms: left, talk, quality } = member;
-  const details = detailsOf(member);
+  // The number that they called is mostly that of all members.
+  const details = detailsOf(member.direction === "outbound" ? member : { ...member, to: "" });
   return html`<li class=${`stay tone${tone}`} data-member=${member.member_id}>
     <div class="person">
       <p class="name">${numberOf(member)}</p>
