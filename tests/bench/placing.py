@@ -4,7 +4,8 @@ Part `invite`: the time from a request to the INVITE at the phone, of three vari
 Call/`; the bare `POST /ari/channels` of the same Asterisk; and a small application that does what is needed to neither
 lose a call nor dial it twice: it takes the request by HTTP, reads the account and the limits from Redis, writes the
 call there, creates the channel, writes that, and dials. Part `both`: calls are placed and joined to conferences at
-one rate while as many arrive, and every call that fails is counted, with its reason.
+one rate while as many arrive. Each of them is followed by its UUID until it has entered its conference, and those that
+fail are counted, with the reason.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ import re
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Generator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median, quantiles
@@ -44,7 +45,9 @@ CALLER = "4930123456"
 PAUSE_S = 0.15
 """Seconds between two requests of the part `invite`: nothing of the one before runs any more."""
 HOLD_S = 8.0
-"""Seconds that a call of the part `both` lasts, at least."""
+"""Seconds that a call of the part `both` lasts, whether it was placed or has arrived."""
+MEMBERS = 20
+"""Members of a conference: as many as an account may have in one by default."""
 GOAL = 2.0
 """Most that the ratio of `POST Call/` to another variant should be."""
 OTHERS = {"bare": "a bare originate", "errands": "an application that loses no call"}
@@ -63,9 +66,10 @@ class Figures:
     placed: int = 0
     arrived: int = 0
     joined: int = 0
+    """Calls of both kinds that have entered a conference."""
     rate: float = 0.0
     failures: dict[str, int] = field(default_factory=dict)
-    """Reason -> number of calls."""
+    """Reason -> number of calls. A call fails once, at the first thing that does not happen."""
 
     def ratio(self, of: str, beside: str) -> float:
         return _figure(self.invite_ms["ours"], of) / _figure(self.invite_ms[beside], of)
@@ -75,26 +79,91 @@ def _figure(values: list[float], of: str) -> float:
     return median(values) if of == "median" else quantiles(values, n=20)[-1]
 
 
-def _answer(request: bytes) -> bytes:
-    head, _, body = request.partition(b"\r\n\r\n")
-    if not head.startswith(b"POST /answer"):
-        return ANSWER
-    host = next(line[5:].strip() for line in head.split(b"\r\n") if line.lower().startswith(b"host:")).decode()
-    to = parse_qs(body.decode())["To"][0]
-    room = re.sub(r"\D", "", to)[-2:]
-    document = f'<Response><Conference callbackUrl="http://{host}/callback">bench {room}</Conference></Response>'
-    return b"HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\nContent-Length: %d\r\n\r\n%s" % (
-        len(document),
-        document.encode(),
-    )
+@dataclass(frozen=True)
+class Asked:
+    """CallUUIDs that the application was asked about."""
+
+    inbound: frozenset[str] = frozenset()
+    """Calls that have arrived, and whose document was requested."""
+    outbound: frozenset[str] = frozenset()
+    """Calls that were placed, and whose document was requested."""
+    entered: frozenset[str] = frozenset()
+    """Calls that are reported to have entered a conference."""
+
+
+class Application:
+    """Answers of the receiver, which runs in its own process, and its log of the calls that it was asked about."""
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+        log.touch()
+
+    def answer(self, request: bytes) -> bytes:
+        head, _, body = request.partition(b"\r\n\r\n")
+        params = {name: values[0] for name, values in parse_qs(body.decode()).items()}
+        if not head.startswith(b"POST /answer"):
+            if params.get("ConferenceAction") == "enter":
+                self._note("entered", params)
+            return ANSWER
+        self._note(params["Direction"], params)
+        host = next(line[5:].strip() for line in head.split(b"\r\n") if line.lower().startswith(b"host:")).decode()
+        room = room_of(params["To"], params["Direction"])
+        document = f'<Response><Conference callbackUrl="http://{host}/callback">{room}</Conference></Response>'
+        return b"HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\nContent-Length: %d\r\n\r\n%s" % (
+            len(document),
+            document.encode(),
+        )
+
+    def _note(self, what: str, params: Mapping[str, str]) -> None:
+        with self._log.open("a") as log:
+            log.write(f"{what} {params['CallUUID']}\n")
+
+    def asked(self) -> Asked:
+        found: dict[str, set[str]] = {"inbound": set(), "outbound": set(), "entered": set()}
+        for line in self._log.read_text().splitlines():
+            what, _, call_uuid = line.partition(" ")
+            found[what].add(call_uuid)
+        return Asked(*map(frozenset, found.values()))
+
+
+def room_of(to: str, direction: str) -> str:
+    """Return the name of the conference of a call, for MEMBERS calls each.
+
+    A caller dials the conference's number. Placed calls have consecutive numbers, of which only the user part of a SIP
+    URI counts: its port would be the same for all."""
+    digits = re.sub(r"\D", "", to.partition("@")[0])
+    return f"in {digits}" if direction == "inbound" else f"out {int(digits) // MEMBERS}"
+
+
+def failures_of(
+    placed: Mapping[str, str], dialed: Mapping[str, int], asked: Asked, arriving: int, answered: int
+) -> Counter[str]:
+    """Return reason -> number of calls, for those that the API has accepted and those that arrive.
+
+    `placed`: CallUUID -> number called. `dialed`: number called -> times that it was dialed."""
+    found = Counter[str]()
+    for call_uuid, number in placed.items():
+        if (times := dialed.get(number, 0)) != 1:
+            found["a placed call was not dialed" if times == 0 else "a placed call was dialed more than once"] += 1
+        elif call_uuid not in asked.outbound:
+            found["the document of a placed call was not requested"] += 1
+        elif call_uuid not in asked.entered:
+            found["a placed call did not enter its conference"] += 1
+    # Callers do not know the UUIDs of their calls, so those who got no further are differences.
+    without_document, outside = arriving - len(asked.inbound), len(asked.inbound - asked.entered)
+    found["the document of an arriving call was not requested"] = without_document
+    found["an arriving call did not enter its conference"] = outside
+    found["an arriving call was not answered"] = arriving - answered - without_document - outside
+    return +found
 
 
 class Bench:
     def __init__(
-        self, system: BenchSystem, phones: Phones, outside: FastReceiver, api: aiohttp.ClientSession,
-        ari: aiohttp.ClientSession,
+        self, system: BenchSystem, phones: Phones, outside: FastReceiver, application: Application,
+        api: aiohttp.ClientSession, ari: aiohttp.ClientSession,
     ) -> None:  # fmt: skip
-        self.system, self.phones, self.outside, self.api, self.ari = system, phones, outside, api, ari
+        self.system, self.phones, self.outside, self.application = system, phones, outside, application
+        self.api, self.ari = api, ari
         self._number = 0
 
     def next_number(self) -> str:
@@ -118,6 +187,13 @@ class Bench:
             if response.status != 200:
                 raise RuntimeError(f"originate: status {response.status}, {await response.text()}")
 
+    async def hang_up(self, call_uuid: str) -> None:
+        """Hang up a placed call that may have ended already."""
+        url = f"{self.system.settings.public_url}/v1/Account/{self.system.account}/Call/{call_uuid}/"
+        async with self.api.delete(url) as response:
+            if response.status not in (204, 404):
+                raise RuntimeError(f"hanging up: status {response.status}, {await response.text()}")
+
     async def hang_up_all(self) -> None:
         url = f"{self.system.settings.public_url}/v1/Account/{self.system.account}/Call/"
         async with self.api.delete(url):
@@ -131,7 +207,8 @@ class Bench:
 
 @asynccontextmanager
 async def bench() -> AsyncGenerator[Bench]:
-    with tempfile.TemporaryDirectory(prefix="ari_conf-bench-") as folder, FastReceiver(answer=_answer) as outside:
+    with tempfile.TemporaryDirectory(prefix="ari_conf-bench-") as folder, _receiving(Path(folder)) as received:
+        outside, application = received
         # No queue for calls beyond a rate: the rate is what is measured.
         configured = {"ARI_CONF_ALLOWED_NETWORKS": "127.0.0.0/8", "ARI_CONF_DIALS_PER_SECOND": "0"}
         parts = ("redis", "asterisk", "worker", "serve", "web")
@@ -141,7 +218,14 @@ async def bench() -> AsyncGenerator[Bench]:
             api_login = {"Authorization": aiohttp.encode_basic_auth(system.account, token)}
             ari_login = {"Authorization": aiohttp.encode_basic_auth(asterisk.user, asterisk.password)}
             async with aiohttp.ClientSession(headers=api_login) as api, aiohttp.ClientSession(headers=ari_login) as ari:
-                yield Bench(system, phones, outside, api, ari)
+                yield Bench(system, phones, outside, application, api, ari)
+
+
+@contextmanager
+def _receiving(folder: Path) -> Generator[tuple[FastReceiver, Application]]:
+    application = Application(folder / "asked.log")
+    with FastReceiver(answer=application.answer) as outside:
+        yield outside, application
 
 
 def _allow(system: BenchSystem, phones: Phones, outside: FastReceiver) -> str:
@@ -236,9 +320,9 @@ async def measure_invite(run: Bench, calls: int) -> dict[str, list[float]]:
 async def measure_both(run: Bench, rate: float, seconds: float, result: Figures) -> None:
     """Place calls, and let as many arrive, at `rate` per second; count those that fail, with the reason."""
     count, failures = round(rate * seconds), Counter[str]()
-    callers = sip_load.Callers(run.system.asterisk, sip_load.lines(OURS, count), rate, HOLD_S)
-    before = run.outside.count
+    callers = sip_load.Callers(run.system.asterisk, sip_load.lines(OURS, count, MEMBERS), rate, HOLD_S)
     await callers.start()
+    placed: dict[str, str] = {}
     numbers = [run.next_number() for _ in range(count)]
     began = time.monotonic()
 
@@ -246,28 +330,35 @@ async def measure_both(run: Bench, rate: float, seconds: float, result: Figures)
         await asyncio.sleep(max(0.0, began + at / rate - time.monotonic()))
         try:
             status, text = await run.place(number)
-            if status != 201:
-                failures[f"{status}: {text[:100]}"] += 1
-                return
-            await run.phones.invite_of(number)
         except (TimeoutError, aiohttp.ClientError) as error:
-            failures[type(error).__name__] += 1
+            failures[f"placing: {type(error).__name__}"] += 1
+            return
+        if status != 201:
+            failures[f"placing: {status}: {text[:100]}"] += 1
+            return
+        call_uuid = json.loads(text)["request_uuid"]
+        placed[call_uuid] = number
+        await asyncio.sleep(HOLD_S)
+        await run.hang_up(call_uuid)
 
     await asyncio.gather(*(place(at, number) for at, number in enumerate(numbers)))
-    # Each call requests its document, and reports that it has joined.
-    end = time.monotonic() + WAIT_S
-    while run.outside.count - before < 4 * count and time.monotonic() < end:  # noqa: ASYNC110 -- another process counts
-        await asyncio.sleep(0.1)
     await callers.ended()
-    unanswered = sum(call.answered_ms is None for call in callers.calls())
-    if unanswered:
-        failures["an arriving call was not answered"] += unanswered
-    missing = 4 * count - (run.outside.count - before)
-    if missing > 0:
-        failures["a request for a document or a callback did not come"] += missing
+    # The callbacks about the last calls may still be on their way.
+    end = time.monotonic() + WAIT_S
+
+    def not_entered() -> int:
+        asked = run.application.asked()
+        return len(placed.keys() - asked.entered) + count - len(asked.inbound & asked.entered)
+
+    while not_entered() and time.monotonic() < end:  # noqa: ASYNC110 -- another process counts
+        await asyncio.sleep(0.2)
+    asked = run.application.asked()
+    dialed = {number: len(run.phones.calls[number]) for number in numbers}
+    answered = sum(call.answered_ms is not None for call in callers.calls())
+    failures.update(failures_of(placed, dialed, asked, count, answered))
     await run.hang_up_all()
     result.placed, result.arrived, result.rate = count, count, rate
-    result.joined = 2 * count - sum(failures.values())
+    result.joined = len(asked.entered & (asked.inbound | placed.keys()))
     result.failures = dict(failures)
 
 
@@ -293,7 +384,8 @@ def told(found: Figures) -> list[str]:
                 lines.append(f"API request to INVITE, {of}: {ratio}; goal {GOAL:g}: {holds}")
     if found.placed:
         total, failed = found.placed + found.arrived, sum(found.failures.values())
-        lines.append(f"{found.rate:g} placed and {found.rate:g} arriving calls per second: {failed} of {total} failed")
+        rates = f"{found.rate:g} placed and {found.rate:g} arriving calls per second"
+        lines.append(f"{rates}: {failed} of {total} failed, {found.joined} entered their conference")
         lines += [f"  {number} times: {reason}" for reason, number in found.failures.items()]
     return lines
 
