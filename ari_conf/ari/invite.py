@@ -77,13 +77,7 @@ async def read(ari: Client, channel_id: str) -> Invite:
 
 async def read_line(ari: Client, channel_id: str) -> tuple[str, str]:
     """Return (codec, addresses) of an answered channel, as in `Invite`; empty if Asterisk does not report them."""
-    # The names of the headers are not asked for: Asterisk 22.10.1 may crash if the phone hangs up meanwhile.
-    reader = _InviteReader(ari, channel_id)
-    answer = await reader.variable(f"EVAL(${{{CODEC_VARIABLE}}};{ADDRESSES})")
-    if answer is not None and ";" in answer:
-        codec, _, addresses = answer.partition(";")
-        return codec, addresses
-    return await reader.variable(CODEC_VARIABLE) or "", ""
+    return await _InviteReader(ari, channel_id).read_line()
 
 
 class _InviteReader:
@@ -97,22 +91,31 @@ class _InviteReader:
         listed). This takes one request, or several if this Asterisk has no EVAL()."""
         # EVAL() does not evaluate the text that a caller wrote into a header.
         names = PRINTABLE % "PJSIP_HEADERS()"
-        answer = await self.variable(f"EVAL(${{{CODEC_VARIABLE}}};${{{KIND_VARIABLE}}};{ADDRESSES};${{{names}}})")
+        answer = await self._variable(f"EVAL(${{{CODEC_VARIABLE}}};${{{KIND_VARIABLE}}};{ADDRESSES};${{{names}}})")
         if answer is not None and answer.count(";") >= 3:
             codec, kind, addresses, listed = answer.split(";", 3)
             return codec, kind == "PJSIP", addresses, _split_names(listed) or None
         codec, kind, listed = [
-            await self.variable(expression) or "" for expression in (CODEC_VARIABLE, KIND_VARIABLE, "PJSIP_HEADERS()")
+            await self._variable(expression) or "" for expression in (CODEC_VARIABLE, KIND_VARIABLE, "PJSIP_HEADERS()")
         ]
         return codec, kind == "PJSIP", "", _split_names(listed) or None
+
+    async def read_line(self) -> tuple[str, str]:
+        """Return the codec and the addresses, if this Asterisk has EVAL(). The names of the headers are not asked for:
+        Asterisk 22.10.1 may crash if the phone hangs up meanwhile."""
+        answer = await self._variable(f"EVAL(${{{CODEC_VARIABLE}}};{ADDRESSES})")
+        if answer is not None and ";" in answer:
+            codec, _, addresses = answer.partition(";")
+            return codec, addresses
+        return await self._variable(CODEC_VARIABLE) or "", ""
 
     async def is_withheld(self, *names: str) -> bool:
         """Return True if one of these headers withholds the caller's identity, or exists but can't be read: it may well
         do so."""
         for name in names:
             expression = f"PJSIP_HEADER(read,{name})"
-            if (value := await self.variable(expression)) is None:
-                value = await self.variable(f"EVAL(${{{PRINTABLE % expression}}})")
+            if (value := await self._variable(expression)) is None:
+                value = await self._variable(f"EVAL(${{{PRINTABLE % expression}}})")
             if value is None:
                 return True
             words = {word.strip() for word in value.lower().replace(",", ";").split(";")}
@@ -122,7 +125,7 @@ class _InviteReader:
 
     async def find_wanted(self) -> tuple[list[str], bool]:
         """Return the names of the X-PH-* headers, which Asterisk is asked for by prefix, and True if these are all."""
-        if listed := await self.variable(f"PJSIP_HEADERS({HEADER_PREFIX})"):
+        if listed := await self._variable(f"PJSIP_HEADERS({HEADER_PREFIX})"):
             return _split_names(listed), True
         found: list[str] = []
         prefixes = [HEADER_PREFIX + character for character in NAME_CHARACTERS]
@@ -141,18 +144,18 @@ class _InviteReader:
 
     async def _list_by_prefix(self, prefixes: Iterable[str]) -> list[str]:
         expression = ";".join(f"${{{PRINTABLE % f'PJSIP_HEADERS({prefix})'}}}" for prefix in prefixes)
-        return (await self.variable(f"EVAL({expression})") or "").split(";")
+        return (await self._variable(f"EVAL({expression})") or "").split(";")
 
     async def read_header(self, name: str) -> tuple[str | None, str]:
         """Return the value of a header, or None, and the warning about it, or ""."""
         expression = f"PJSIP_HEADER(read,{name})"
-        if (value := await self.variable(expression)) is not None:
+        if (value := await self._variable(expression)) is not None:
             return value, ""
-        if value := await self.variable(f"EVAL(${{{PRINTABLE % expression}}})"):
+        if value := await self._variable(f"EVAL(${{{PRINTABLE % expression}}})"):
             return value, f"the header {name} is not valid UTF-8: its invalid bytes are left out"
         return None, f"the header {name} is left out: it is longer than 4 KB, or is not text"
 
-    async def variable(self, name: str) -> str | None:
+    async def _variable(self, name: str) -> str | None:
         """Return a variable of the channel; None if Asterisk doesn't report it."""
         where = path("channels", self._channel_id, "variable")
         try:

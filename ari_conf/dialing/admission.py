@@ -10,14 +10,13 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from ari_conf.common import lua
+from ari_conf.core.placing import MAX_TIME_LIMIT_S, TIME_LIMIT_S
 from ari_conf.dialing import keys, numbers, routing, trunk_store, trunks
 from ari_conf.dialing.attempt import DialAttempt
 from ari_conf.dialing.numbers import Destination, InvalidDestination, Number
 from ari_conf.dialing.permissions import Denial, Permissions, Reason
 from ari_conf.dialing.trunks import Trunk
 
-DEFAULT_TIME_LIMIT_S, MAX_TIME_LIMIT_S = 14_400, 86_400
-"""Seconds that a call may last from its answer, if the request names no limit, and at most. Plivo's."""
 _ADMIT = lua.load("ari_conf.dialing.scripts.admit")
 _RELEASE = lua.load("ari_conf.dialing.scripts.release")
 INVALID = (Reason.DESTINATION_INVALID, Reason.CALLER_ID_INVALID)
@@ -76,7 +75,7 @@ class Admission:
         call_uuid: str,
         from_: str,
         to: str,
-        time_limit_s: int = DEFAULT_TIME_LIMIT_S,
+        time_limit_s: int = TIME_LIMIT_S,
     ) -> Admitted | Refused:
         """Admit the call, or return why it is refused. `permissions`: those of the account's record."""
         planned = plan(await self._trunks(), permissions, from_, to, self._country)

@@ -41,7 +41,7 @@ class DialAdmission:
         calls, refusals = list[CallToPlace](), list[str]()
         try:
             async with asyncio.timeout(DEADLINE_S):
-                permissions = await self._permissions(effect.auth_id)
+                permissions = await read_permissions(self._redis, effect.auth_id)
                 for call_uuid, to in effect.legs:
                     admitted = await self._admit(effect, permissions, call_uuid, to)
                     if isinstance(admitted, Refused):
@@ -73,12 +73,15 @@ class DialAdmission:
         assert first is not None
         return first
 
-    async def _permissions(self, auth_id: str) -> Permissions:
-        record = await self._redis.hget(accounts.KEY, auth_id)
-        try:
-            return accounts.read(auth_id, record).permissions() if record else NOTHING
-        except AccountUnreadable:
-            return NOTHING
+
+async def read_permissions(redis: Any, auth_id: str) -> Permissions:
+    """Return what the account may dial now: an administrator may have changed it. One that was removed, or whose record
+    can't be read, may dial nothing. `redis`: an asyncio client. Raises RedisError."""
+    record = await redis.hget(accounts.KEY, auth_id)
+    try:
+        return accounts.read(auth_id, record).permissions() if record else NOTHING
+    except AccountUnreadable:
+        return NOTHING
 
 
 def _to_place(effect: do.AdmitDial, call_uuid: str, admitted: Admitted) -> CallToPlace:

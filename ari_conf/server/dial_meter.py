@@ -22,9 +22,7 @@ from ari_conf.common.log_throttle import LogThrottle
 from ari_conf.core import events as ev
 from ari_conf.core.engine import Engine
 from ari_conf.dialing import usage
-from ari_conf.dialing.permissions import NOTHING
-from ari_conf.errors import AccountUnreadable
-from ari_conf.store import accounts
+from ari_conf.server.dial_admission import read_permissions
 
 log = structlog.get_logger()
 
@@ -56,7 +54,8 @@ class DialMeter:
         """End the calls whose minutes are used up. Return the seconds until the next look. Raises RedisError."""
         wait_s = INTERVAL_S
         for auth_id, call_uuids in self._placed_calls().items():
-            found = await usage.read(self._redis, auth_id, await self._minutes_per_day(auth_id))
+            permissions = await read_permissions(self._redis, auth_id)
+            found = await usage.read(self._redis, auth_id, permissions.minutes_per_day)
             if found.left_ms:
                 wait_s = min(wait_s, max(MIN_INTERVAL_S, found.lasts_ms / 1000))
                 continue
@@ -72,12 +71,3 @@ class DialMeter:
             if call.outgoing is not None and not call.is_ending:
                 found[call.auth_id].append(call.call_uuid)
         return found
-
-    async def _minutes_per_day(self, auth_id: str) -> int:
-        """Return the account's limit now: an administrator may have changed it. A removed account has the default."""
-        record = await self._redis.hget(accounts.KEY, auth_id)
-        try:
-            permissions = accounts.read(auth_id, record).permissions() if record else NOTHING
-        except AccountUnreadable:
-            permissions = NOTHING
-        return permissions.minutes_per_day

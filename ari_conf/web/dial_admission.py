@@ -8,8 +8,9 @@ from typing import Any
 import structlog
 
 from ari_conf.common import lua
+from ari_conf.core.placing import TIME_LIMIT_S
 from ari_conf.core.problem_kinds import ProblemKind
-from ari_conf.dialing.admission import DEFAULT_TIME_LIMIT_S, Admitted, Refused
+from ari_conf.dialing.admission import Admitted, Refused
 from ari_conf.dialing.attempt import DialAttempt
 from ari_conf.store.problems import Problem, encoded, problems_key
 from ari_conf.web.async_calls import now_ms
@@ -21,9 +22,7 @@ log = structlog.get_logger()
 _ADD_PROBLEM = lua.load("ari_conf.store.scripts.add_problem")
 
 
-async def admit(
-    client: ApiClient, call_uuid: str, from_: str, to: str, time_limit_s: int = DEFAULT_TIME_LIMIT_S
-) -> Admitted:
+async def admit(client: ApiClient, call_uuid: str, from_: str, to: str, time_limit_s: int = TIME_LIMIT_S) -> Admitted:
     """Admit a call, which then counts in the account's limits until it ends, or until `release`.
 
     Raises ApiError 403 if the account may not place it, or 400 if `from_` or `to` can't be read."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 from zlib import crc32
 
 from ari_conf.core import commands as api
@@ -328,3 +328,21 @@ class Mortal(World):
         if isinstance(effect, do.FetchDocument | do.FetchSoundDocument):
             self.requests.append(effect)
         super()._reply(effect, chance)
+
+
+class Cut(Protocol):
+    def __call__(self, seed: int, dies: frozenset[int], away: int = 0) -> Mortal:
+        """Play the course of this seed, with these moments of death, and judge it."""
+
+
+def cut_everywhere(cut: Cut, seed: int, every: int) -> None:
+    """Cut a course at every so many moments, and sometimes again while the application rises or a little later."""
+    length, dice = cut(seed, frozenset()).moments, Random(seed)
+    for moment in range(1 + dice.randrange(every), length + 1, every):
+        again = dice.choice(((), (1,), (2,), (1, 2, 3), (7,)))
+        dies = frozenset({moment, *(moment + more for more in again)})
+        try:
+            cut(seed, dies, away=dice.choice((0, 0, 1, 3)))
+        except BaseException as error:
+            error.add_note(f"seed {seed}, cut at {sorted(dies)}")
+            raise

@@ -13,7 +13,7 @@ from ari_conf.core import events as ev
 from tests.simulation import observed
 from tests.simulation.documents import DIALS
 from tests.simulation.judge import Judge
-from tests.simulation.mortal import Mortal
+from tests.simulation.mortal import Mortal, cut_everywhere
 from tests.simulation.test_placed_crashes import MOMENTS
 from tests.simulation.test_simulation import LONG, PHONES, PLACED, ROUGH, play
 from tests.simulation.world import World
@@ -179,15 +179,7 @@ def cut(seed: int, dies: frozenset[int], away: int = 0) -> MortalDialing:
 
 def cut_dial_courses(seeds: range, every: int) -> None:
     for seed in seeds:
-        length, dice = cut(seed, frozenset()).moments, Random(seed)
-        for moment in range(1 + dice.randrange(every), length + 1, every):
-            again = dice.choice(((), (1,), (2,), (1, 2, 3), (7,)))
-            dies = frozenset({moment, *(moment + more for more in again)})
-            try:
-                cut(seed, dies, away=dice.choice((0, 0, 1, 3)))
-            except BaseException as error:
-                error.add_note(f"seed {seed}, cut at {sorted(dies)}")
-                raise
+        cut_everywhere(cut, seed, every)
 
 
 @pytest.mark.parametrize("part", range(2))

@@ -13,7 +13,7 @@ from ari_conf.core import commands as api
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from tests.simulation import observed
-from tests.simulation.mortal import Mortal
+from tests.simulation.mortal import Mortal, cut_everywhere
 from tests.simulation.world import Lane, placed
 
 LONG = os.environ.get("ARI_CONF_SIMULATION") == "long"
@@ -122,22 +122,10 @@ def cut(seed: int, dies: frozenset[int], away: int = 0) -> MortalCaller:
 
 def cut_placed_courses(seeds: int, every: int) -> None:
     for seed in range(seeds):
-        cut_everywhere(seed, every)
-
-
-def cut_everywhere(seed: int, every: int) -> None:
-    length, dice = cut(seed, frozenset()).moments, Random(seed)
-    for moment in range(1 + dice.randrange(every), length + 1, every):
-        again = dice.choice(((), (1,), (2,), (1, 2, 3), (7,)))
-        dies = frozenset({moment, *(moment + more for more in again)})
-        try:
-            cut(seed, dies, away=dice.choice((0, 0, 1, 3)))
-        except BaseException as error:
-            error.add_note(f"seed {seed}, cut at {sorted(dies)}")
-            raise
+        cut_everywhere(cut, seed, every)
 
 
 @pytest.mark.parametrize("part", range(4))
 def test_wherever_it_dies_each_call_is_dialed_and_told_or_refused(part: int) -> None:
     for seed in range(part, SEEDS, 4):
-        cut_everywhere(seed, EVERY)
+        cut_everywhere(cut, seed, EVERY)
